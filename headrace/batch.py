@@ -1,0 +1,83 @@
+"""Readings as columns: what everything inside a stage works on. One reading is a batch of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+Float64s = NDArray[np.float64]
+
+_NO_COLUMNS: Mapping[str, list[Any]] = {}
+
+
+class Batch:
+    """``n`` readings: ``devices`` (list of n str), ``ts_us`` (n int64, event time in µs since the epoch), columns.
+
+    Columns are made from the decoded messages when first asked for, so that a stage pays only for the
+    fields it uses. A missing value is None in :meth:`column` and NaN in :meth:`floats`.
+    """
+
+    __slots__ = ("_columns", "_rows", "devices", "ts_us")
+
+    def __init__(
+        self,
+        devices: list[str],
+        ts_us: Int64s,
+        columns: Mapping[str, list[Any]] = _NO_COLUMNS,
+        *,
+        rows: Sequence[Any] | None = None,
+    ) -> None:
+        self.devices = devices
+        self.ts_us = ts_us
+        self._columns = dict(columns)
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self.devices)
+
+    def column(self, name: str) -> list[Any]:
+        """The field's or tag's n values, None where missing. KeyError for a name the topic does not have."""
+        values = self._columns.get(name)
+        if values is None:
+            if self._rows is None:
+                raise KeyError(name)
+            values = self._columns[name] = [getattr(row, name) for row in self._rows]
+        return values
+
+    def value(self, name: str, index: int) -> Any:
+        """One value of a field or tag, without making its whole column."""
+        if self._rows is not None and name not in self._columns:
+            return getattr(self._rows[index], name)
+        return self._columns[name][index]
+
+    def floats(self, name: str) -> Float64s:
+        """The field's n values as float64, NaN where missing."""
+        return np.array(self.column(name), dtype=np.float64)
+
+    def take(self, indices: Int64s) -> Batch:
+        """The readings at these places, in this order."""
+        places = indices.tolist()
+        rows = self._rows
+        return Batch(
+            [self.devices[i] for i in places],
+            self.ts_us[indices],
+            {name: [values[i] for i in places] for name, values in self._columns.items()},
+            rows=None if rows is None else [rows[i] for i in places],
+        )
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch], names: Sequence[str]) -> Batch:
+        """The batches one after the other, with the named columns."""
+        if len(batches) == 1:
+            return batches[0]
+        if not batches:
+            return cls([], np.empty(0, np.int64), {name: [] for name in names})
+        return cls(
+            [device for batch in batches for device in batch.devices],
+            np.concatenate([batch.ts_us for batch in batches]),
+            {name: [value for batch in batches for value in batch.column(name)] for name in names},
+        )

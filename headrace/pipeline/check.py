@@ -1,0 +1,199 @@
+"""What types alone cannot say: names that must exist, kinds that must fit, lengths that must agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from zoneinfo import ZoneInfo
+
+from headrace.errors import ExpressionError
+from headrace.event_time import EPOCH_FORMATS
+from headrace.pipeline.model import Field, FieldType, Pipeline, Replay, Simulate, Stream, Topic
+from headrace.pipeline.nearest import nearest_name
+from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, all_tables, into
+
+Note = Callable[[tuple[str | int, ...], str, str], None]
+
+_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_NUMBERS = ("float", "int")
+_NUMERIC_AGGREGATES = ("sum", "min", "max", "mean")
+_DAY_US = 86_400_000_000
+RESULT_NAMES = ("start", "end", "count", "revision")
+
+
+def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note) -> None:
+    """Call ``note(path, problem, fix)`` for every mistake in a pipeline of the right types.
+
+    ``unreadable`` are the places of entries that were left out because their own text is wrong; that
+    something names one of these is no further mistake.
+    """
+    if not _TOPIC_NAME.fullmatch(pipeline.name):
+        note(("name",), f"{pipeline.name!r} is no name", "write letters, digits, - and _")
+    if not pipeline.topics and not unreadable:
+        note(("topics",), "there is no topic", "declare one as [topics.NAME]")
+    for name, topic in pipeline.topics.items():
+        _topic(name, topic, note)
+    sound = [
+        name
+        for name, stream in pipeline.streams.items()
+        if ("topics", stream.source) not in unreadable and _stream(pipeline, name, stream, note)
+    ]
+    _targets(pipeline, note)
+    for name, producer in pipeline.producers.items():
+        if ("topics", producer.topic) not in unreadable:
+            _producer(pipeline, name, producer, note)
+    if pipeline.store.retention < _DAY_US:
+        note(("store", "retention"), f"{pipeline.store.retention} is less than a day", 'write at least "1d"')
+    if len(sound) == len(pipeline.streams) and not unreadable:
+        _panels(pipeline, note)
+
+
+def _topic(name: str, topic: Topic, note: Note) -> None:
+    at = ("topics", name)
+    if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+        note(at, f"{name!r} is no topic name", "write letters, digits, '.', '-' and '_', 180 at the most")
+    if name == LEDGER_TOPIC or name.endswith(DLQ_SUFFIX):
+        note(at, f"{name!r} is a name that Headrace uses itself", "choose another name")
+    if not topic.fields:
+        note((*at, "fields"), "there is no field", "declare at least one measured field")
+    taken: dict[str, str] = {topic.key: "the key"}
+    if topic.time.field in taken:
+        note((*at, "time", "field"), f"{topic.time.field!r} is the key already", "name another field")
+    taken[topic.time.field] = "the event time"
+    for part, declared in (("fields", topic.fields), ("tags", topic.tags)):
+        for field in declared:
+            if not _FIELD_NAME.fullmatch(field):
+                note((*at, part, field), f"{field!r} is no field name", "write letters, digits and _, a letter first")
+            if field in taken:
+                note((*at, part, field), f"{field!r} is {taken[field]} already", "choose another name")
+            if field in RESULT_NAMES:
+                note((*at, part, field), f"{field!r} is a name that window results use", "choose another name")
+            taken[field] = f"one of the {part}"
+    _format(topic.time.format, (*at, "time", "format"), note)
+    _zone(topic.time.zone, (*at, "time", "zone"), note)
+
+
+def _format(text: str, path: tuple[str | int, ...], note: Note) -> None:
+    if text not in EPOCH_FORMATS and text != "iso8601" and "%" not in text:
+        note(path, f"{text!r} is no format", nearest_name(text, [*EPOCH_FORMATS, "iso8601", "%Y-%m-%d %H:%M:%S"]))
+
+
+def _zone(zone: str | None, path: tuple[str | int, ...], note: Note) -> None:
+    if zone is None:
+        return
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        note(path, f"{zone!r} is no time zone", "write a name such as Europe/Paris or UTC")
+
+
+def _types(topic: Topic) -> dict[str, FieldType]:
+    declared: dict[str, Field] = {**topic.fields, **topic.tags}
+    return {topic.key: "text", **{name: field.type for name, field in declared.items()}}
+
+
+def _stream(pipeline: Pipeline, name: str, stream: Stream, note: Note) -> bool:
+    """Whether the stream's source and fields exist, so that its result has a shape."""
+    at = ("streams", name)
+    if not _TOPIC_NAME.fullmatch(name):
+        note(at, f"{name!r} is no stream name", "write letters, digits, '.', '-' and '_', 180 at the most")
+    source = pipeline.topics.get(stream.source)
+    if source is None:
+        note((*at, "from"), f"there is no topic {stream.source!r}", nearest_name(stream.source, pipeline.topics))
+        return False
+    if stream.window.size <= 0:
+        note((*at, "window", "size"), "a window has no length", 'write one such as "10s"')
+    if stream.window.size + stream.grace > source.retention:
+        note(
+            (*at, "grace"),
+            f"a window and its grace ({stream.window.size} + {stream.grace}) outlast the topic's retention"
+            f" ({source.retention})",
+            f"keep topics.{stream.source}.retention longer, or the window shorter",
+        )
+    sound = True
+    for field, aggregates in stream.aggregates.items():
+        declared = source.fields.get(field)
+        if declared is None:
+            note(
+                (*at, "aggregates", field),
+                f"{stream.source} has no field {field!r}",
+                nearest_name(field, source.fields),
+            )
+            sound = False
+            continue
+        for aggregate in aggregates:
+            if aggregate in _NUMERIC_AGGREGATES and declared.type not in _NUMBERS:
+                note(
+                    (*at, "aggregates", field),
+                    f"{aggregate} needs numbers, and {field} is {declared.type}",
+                    "write count, first or last",
+                )
+        if len(set(aggregates)) < len(aggregates):
+            note((*at, "aggregates", field), "an aggregate is named twice", "name each once")
+    if stream.where is not None:
+        from headrace.expression import parse as parse_expression
+
+        try:
+            if parse_expression(stream.where, _types(source)).type != "bool":
+                note((*at, "where"), "this is no condition", 'write a comparison, as "voltage > 220"')
+        except ExpressionError as error:
+            note((*at, "where"), f"{error.message} (character {error.position + 1})\n{_indented(error)}", error.hint)
+    return sound
+
+
+def _indented(error: ExpressionError) -> str:
+    return "\n".join(f"      {line}" for line in error.pointer().splitlines())
+
+
+def _targets(pipeline: Pipeline, note: Note) -> None:
+    taken = {name: f"topics.{name}" for name in pipeline.topics}
+    for name in pipeline.streams:
+        target = into(pipeline, name)
+        if target in taken:
+            note(
+                ("streams", name, "into"),
+                f"{taken[target]} has the topic {target!r} already",
+                "name another with into = ...",
+            )
+        taken[target] = f"streams.{name}"
+        if not _TOPIC_NAME.fullmatch(target) or target == LEDGER_TOPIC or target.endswith(DLQ_SUFFIX):
+            note(("streams", name, "into"), f"{target!r} cannot be a stream's topic", "choose another name")
+
+
+def _producer(pipeline: Pipeline, name: str, producer: Simulate | Replay, note: Note) -> None:
+    at = ("producers", name)
+    topic = pipeline.topics.get(producer.topic)
+    if topic is None:
+        note((*at, "topic"), f"there is no topic {producer.topic!r}", nearest_name(producer.topic, pipeline.topics))
+        return
+    names = [*topic.fields, *topic.tags]
+    if isinstance(producer, Simulate):
+        for field in producer.curves:
+            if field not in names:
+                note((*at, "curves", field), f"{producer.topic} has no field {field!r}", nearest_name(field, names))
+    else:
+        for part, mapped in (("fields", producer.fields), ("constants", producer.constants)):
+            for field in mapped:
+                if field not in names:
+                    note((*at, part, field), f"{producer.topic} has no field {field!r}", nearest_name(field, names))
+        _format(producer.time.format, (*at, "time", "format"), note)
+        _zone(producer.time.zone, (*at, "time", "zone"), note)
+    try:
+        producer.name.format(n=1, topic=producer.topic)
+    except (KeyError, IndexError, ValueError):
+        note((*at, "name"), f"{producer.name!r} is no pattern", 'write {n} for the number, as "meter-{n:04}"')
+
+
+def _panels(pipeline: Pipeline, note: Note) -> None:
+    tables = all_tables(pipeline)
+    by_name = {**tables, **{name: tables[into(pipeline, name)] for name in pipeline.streams}}
+    for place, panel in enumerate(pipeline.panels):
+        table = by_name.get(panel.of)
+        if table is None:
+            note(("panels", place, "of"), f"there is no topic or stream {panel.of!r}", nearest_name(panel.of, by_name))
+            continue
+        names = [table.key, table.time, *(c.name for c in table.columns), *(c.name for c in table.tags)]
+        for column in panel.columns:
+            if column not in names:
+                note(("panels", place, "columns"), f"{panel.of} has no column {column!r}", nearest_name(column, names))

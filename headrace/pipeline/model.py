@@ -1,0 +1,235 @@
+"""The pipeline file as types: topics, streams, producers, store, panels.
+
+Each struct is a table of ``pipeline.toml``; its docstring and the comments behind its fields are the
+reference that ``docs/pipeline.md`` is made from.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from headrace.duration import Duration
+
+FieldType = Literal["float", "int", "bool", "text", "time"]
+Aggregate = Literal["count", "sum", "min", "max", "mean", "first", "last"]
+Positive = Annotated[int, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+def _doc(text: str) -> Meta:
+    return Meta(description=text)
+
+
+class Table(Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """What all tables of the file have in common: unknown keys are mistakes."""
+
+
+class Field(Table, kw_only=True, frozen=True):
+    """A measured field, or a tag that describes the device. ``"float"`` is short for ``{ type = "float" }``."""
+
+    type: Annotated[FieldType, _doc("float, int (64 bit), bool, text, or time (ISO 8601 text with a zone)")]
+    unit: Annotated[str | None, _doc("the unit it is measured in, shown beside it")] = None
+    optional: Annotated[bool, _doc("may be null or absent; otherwise a reading without it is a dead letter")] = False
+
+
+class Time(Table, kw_only=True, frozen=True):
+    """Where a reading carries its event time, and how it is written."""
+
+    field: Annotated[str, _doc("the field that holds it")] = "ts"
+    format: Annotated[
+        str, _doc("epoch_s, epoch_ms, epoch_us, epoch_ns, iso8601, or a strptime pattern such as %d/%m/%Y %H:%M:%S")
+    ] = "epoch_ms"
+    zone: Annotated[
+        str | None, _doc("the named time zone of times that carry none, as Europe/Paris; UTC if absent")
+    ] = None
+
+
+class Topic(Table, kw_only=True, frozen=True):
+    """A raw topic of readings."""
+
+    fields: Annotated[dict[str, Field], _doc("the measured fields, by name")]
+    tags: Annotated[dict[str, Field], _doc("what describes the device and rarely changes, by name")] = {}
+    key: Annotated[str, _doc("the field that names the device; messages are keyed by it")] = "device"
+    key_in: Annotated[
+        Literal["value", "message"], _doc("value: a member of the JSON object; message: only the message's key")
+    ] = "value"
+    time: Annotated[Time, _doc("the event time")] = Time()
+    max_future_skew: Annotated[
+        Duration, _doc("a reading further than this beyond the broker's time of its message is a dead letter")
+    ] = Duration.parse("5m")
+    max_bytes: Annotated[Positive, _doc("a longer message is a dead letter")] = 1_000_000
+    partitions: Annotated[Positive, _doc("how many partitions the topic is made with")] = 4
+    retention: Annotated[Duration, _doc("how long the broker keeps its messages")] = Duration.parse("7d")
+
+
+class Window(Table, kw_only=True, frozen=True):
+    """Which readings belong together."""
+
+    kind: Annotated[Literal["tumbling"], _doc("tumbling: one window after the other, aligned to the epoch")]
+    size: Annotated[Duration, _doc("how long a window is")]
+
+
+class Stream(Table, kw_only=True, frozen=True):
+    """A continuous query: windows over a topic, aggregated by device."""
+
+    source: Annotated[str, _doc("the topic it reads")] = field(name="from")
+    window: Annotated[Window, _doc("which readings belong together")]
+    aggregates: Annotated[
+        dict[str, list[Aggregate]],
+        _doc("for each field: count, sum, min, max, mean, first, last; the result names them field_aggregate"),
+    ] = {}
+    where: Annotated[str | None, _doc('only readings for which this holds, as "voltage > 220"')] = None
+    grace: Annotated[Duration, _doc("how long a window waits beyond its end for readings out of order")] = (
+        Duration.parse("0s")
+    )
+    idle: Annotated[
+        Duration, _doc("a silent device's window closes when event time elsewhere is this far beyond its end and grace")
+    ] = Duration.parse("30s")
+    late: Annotated[Literal["drop"], _doc("drop: a late reading is counted and left out")] = "drop"
+    into: Annotated[str | None, _doc("the topic it writes into; the stream's own name if absent")] = None
+    partitions: Annotated[Positive | None, _doc("of the topic it writes into; as its source if absent")] = None
+    retention: Annotated[Duration, _doc("how long the broker keeps its results")] = Duration.parse("7d")
+
+
+class Curve(Table, kw_only=True, frozen=True):
+    """How a simulated field moves: base + the device's own offset + waves + drift + noise, between low and high.
+
+    An int field is rounded, a bool field is true from 0.5 on, a time field is the reading's own time and
+    ``base`` seconds. A tag takes the value that its device has for good.
+    """
+
+    base: Annotated[float, _doc("the level it moves around")] = 0.0
+    spread: Annotated[float, Meta(ge=0), _doc("the standard deviation of the devices' own offsets from base")] = 0.0
+    swing: Annotated[float, _doc("the amplitude of its regular wave; each device is at another point of it")] = 0.0
+    period: Annotated[Duration, _doc("the length of that wave; a text field changes after each")] = Duration.parse(
+        "60s"
+    )
+    daily: Annotated[float, _doc("the amplitude of the day's wave, highest at 16:00 UTC for all devices")] = 0.0
+    drift: Annotated[float, _doc("how far it wanders slowly, over tens of periods")] = 0.0
+    noise: Annotated[float, Meta(ge=0), _doc("the standard deviation of its jitter")] = 0.0
+    low: Annotated[float | None, _doc("never below this")] = None
+    high: Annotated[float | None, _doc("never above this")] = None
+    decimals: Annotated[int, Meta(ge=0, le=15), _doc("rounded to so many decimals")] = 3
+    absent: Annotated[Share, _doc("for an optional field: the share of readings in which it is null")] = 0.0
+    choices: Annotated[
+        list[str | int | float | bool],
+        _doc("instead of a curve: one of these; a tag keeps its device's, a field changes after each period"),
+    ] = []
+
+
+class Faults(Table, kw_only=True, frozen=True):
+    """The shares of readings that go wrong on purpose, each between 0 and 1, together at most 1.
+
+    A reading has at most one fault.
+    """
+
+    late: Annotated[Share, _doc("sent after late_by, with its own time")] = 0.0
+    late_by: Annotated[Duration, _doc("how much later a late reading is sent")] = Duration.parse("20s")
+    repeated: Annotated[Share, _doc("sent twice")] = 0.0
+    missing: Annotated[Share, _doc("not sent at all")] = 0.0
+    out_of_order: Annotated[Share, _doc("sent after the device's next reading")] = 0.0
+    future: Annotated[Share, _doc("dated a day ahead")] = 0.0
+    malformed: Annotated[Share, _doc("not JSON, a wrong type, a missing field, an unparsable time or NaN, in turn")] = (
+        0.0
+    )
+
+
+class Simulate(Table, kw_only=True, frozen=True, tag_field="kind", tag="simulate"):
+    """A fleet of simulated devices."""
+
+    topic: Annotated[str, _doc("the topic it writes into")]
+    devices: Annotated[Positive, _doc("how many devices")] = 10
+    name: Annotated[str, _doc("a device's name; {n} is its number from 1 on, {n:04} padded, {topic} the topic")] = (
+        "{topic}-{n:04}"
+    )
+    rate: Annotated[float, Meta(gt=0), _doc("readings a second of event time, all devices together")] = 100.0
+    seed: Annotated[int, _doc("the same seed gives the same readings")] = 1
+    count: Annotated[Positive | None, _doc("so many readings are made, then it ends; without end if absent")] = None
+    start: Annotated[
+        str | None, _doc("the event time it begins at (ISO 8601; UTC if it has no zone); now if absent")
+    ] = None
+    speed: Annotated[
+        float, Meta(ge=0), _doc("how fast event time runs: 1 as the clock, 60 a minute a second, 0 as fast as possible")
+    ] = 1.0
+    columns: Annotated[Positive, _doc("readings a message: 1 is a JSON object each, more are columns")] = 1
+    linger: Annotated[Duration, _doc("with columns: how long a message waits to fill")] = Duration.parse("100ms")
+    curves: Annotated[
+        dict[str, Curve], _doc("how each field moves, or which value a tag takes; a plain curve if absent")
+    ] = {}
+    faults: Annotated[Faults, _doc("what goes wrong on purpose")] = Faults()
+
+
+class ReplayTime(Table, kw_only=True, frozen=True):
+    """Where a recording carries its time."""
+
+    columns: Annotated[list[str], _doc("the column that holds it, or several that are joined by a space")]
+    format: Annotated[str, _doc("as for a topic's time")] = "iso8601"
+    zone: Annotated[str | None, _doc("the named time zone of times that carry none")] = None
+
+
+class Replay(Table, kw_only=True, frozen=True, tag_field="kind", tag="replay"):
+    """A recording (CSV or Parquet), replayed. Its rows are expected in the order of their times."""
+
+    topic: Annotated[str, _doc("the topic it writes into")]
+    file: Annotated[str, _doc("the recording, relative to the pipeline file: .csv, .csv.gz or .parquet")]
+    time: Annotated[ReplayTime, _doc("where the recording carries its time")]
+    fields: Annotated[
+        dict[str, str], _doc("for each field or tag of the topic, the recording's column; its own name if absent")
+    ] = {}
+    constants: Annotated[
+        dict[str, str | int | float | bool], _doc("values for fields or tags without a column; {n} in a text")
+    ] = {}
+    missing: Annotated[list[str], _doc("what stands in a CSV for a value that is missing")] = field(
+        default_factory=lambda: ["", "?", "NA", "null"]
+    )
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1), _doc("between the columns of a CSV")] = ","
+    decimal: Annotated[Literal[".", ","], _doc("the decimal point in a CSV")] = "."
+    device: Annotated[str | None, _doc("the column that names the device")] = None
+    devices: Annotated[
+        Positive, _doc("without a device column: replay as so many devices, each begun at another place")
+    ] = 1
+    name: Annotated[str, _doc("a device's name; {n} is its number from 1 on, {topic} the topic")] = "{topic}-{n}"
+    speed: Annotated[
+        float, Meta(ge=0), _doc("1 is as it was recorded, 60 a minute a second, 0 as fast as possible")
+    ] = 1.0
+    loop: Annotated[bool, _doc("begin again at its end, with time going on")] = False
+    shift: Annotated[
+        Literal["none", "now"],
+        _doc("none: times as recorded; now: the time of sending (at speed 0: shifted so that the recording ends now)"),
+    ] = "none"
+    columns: Annotated[Positive, _doc("readings a message: 1 is a JSON object each, more are columns")] = 1
+    linger: Annotated[Duration, _doc("with columns: how long a message waits to fill")] = Duration.parse("100ms")
+
+
+class Store(Table, kw_only=True, frozen=True):
+    """The store."""
+
+    retention: Annotated[Duration, _doc("how long rows are kept (TDengine's KEEP; at least a day)")] = Duration.parse(
+        "3650d"
+    )
+
+
+class Panel(Table, kw_only=True, frozen=True):
+    """A panel of the page."""
+
+    title: Annotated[str, _doc("its heading")]
+    kind: Annotated[
+        Literal["last", "lines", "bars", "table"],
+        _doc("last: the last values by device; lines or bars: over time, one a device; table: rows, the newest first"),
+    ]
+    of: Annotated[str, _doc("the topic or stream it shows")]
+    columns: Annotated[list[str], _doc("the fields or aggregates it shows; all if absent")] = []
+    rows: Annotated[Positive, Meta(le=20_000), _doc("the most rows it holds")] = 5_000
+
+
+class Pipeline(Table, kw_only=True, frozen=True):
+    """The whole file."""
+
+    name: Annotated[str, _doc("the line's name: the database and the consumer groups carry it")] = "headrace"
+    topics: Annotated[dict[str, Topic], _doc("raw topics, by name")]
+    streams: Annotated[dict[str, Stream], _doc("continuous queries, by name")] = {}
+    producers: Annotated[dict[str, Simulate | Replay], _doc("what feeds the topics, by name")] = {}
+    store: Annotated[Store, _doc("the store")] = Store()
+    panels: Annotated[list[Panel], _doc("what the page shows, in its order")] = []

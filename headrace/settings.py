@@ -1,0 +1,116 @@
+"""What a deployment changes: addresses and folders, from flags or the environment.
+
+Every service takes the same flags; a flag wins over its environment variable, which wins over the default.
+
+| flag          | environment          | default                                            |
+| ------------- | -------------------- | -------------------------------------------------- |
+| --pipeline    | HEADRACE_PIPELINE    | pipeline.toml                                      |
+| --broker      | HEADRACE_BROKER      | 127.0.0.1:9092                                     |
+| --store       | HEADRACE_STORE       | sqlite:///.headrace/store.db                       |
+| --data        | HEADRACE_DATA        | .headrace                                          |
+| --instance    | HEADRACE_INSTANCE    | 1 (unique for each process of the same service)    |
+| --guarantee   | HEADRACE_GUARANTEE   | at-least-once (or exactly-once)                    |
+| --host        | HEADRACE_HOST        | 127.0.0.1 (viewer)                                 |
+| --port        | HEADRACE_PORT        | 8081 (viewer)                                      |
+| --log         | HEADRACE_LOG         | warning (debug, info, warning, error)              |
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from headrace.errors import DataFolderError, SettingsError
+
+Guarantee = Literal["at-least-once", "exactly-once"]
+GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a service finds the pipeline file, the broker, the store and its folder."""
+
+    pipeline: Path = Path("pipeline.toml")
+    broker: str = "127.0.0.1:9092"
+    store: str = "sqlite:///.headrace/store.db"
+    data: Path = Path(".headrace")
+    instance: str = "1"
+    guarantee: Guarantee = "at-least-once"
+    host: str = "127.0.0.1"
+    port: int = 8081
+    log: str = "warning"
+
+    def __post_init__(self) -> None:
+        if self.guarantee not in GUARANTEES:
+            raise SettingsError(f"--guarantee is {self.guarantee!r}", hint=f"write one of {', '.join(GUARANTEES)}")
+        if self.log not in LOG_LEVELS:
+            raise SettingsError(f"--log is {self.log!r}", hint=f"write one of {', '.join(LOG_LEVELS)}")
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"--port is {self.port}", hint="write a port between 0 and 65535 (0: any free one)")
+        host, _, port = self.broker.rpartition(":")
+        if not host or not port.isdigit():
+            raise SettingsError(f"--broker is {self.broker!r}", hint="write host:port, as 127.0.0.1:9092")
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that give another process these settings."""
+        return {f"HEADRACE_{name.upper()}": str(getattr(self, name)) for name in self.__dataclass_fields__}
+
+
+def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add the common flags (or only the named ones) to a parser."""
+    texts = {
+        "pipeline": "the pipeline file",
+        "broker": "the broker's host:port",
+        "store": "sqlite:///PATH or taosws://user:password@host:port/database",
+        "data": "the folder for state and the embedded parts",
+        "instance": "this process's name among those of the same service, kept over restarts",
+        "guarantee": "at-least-once or exactly-once",
+        "host": "the address that the viewer listens on",
+        "port": "the port that the viewer listens on",
+        "log": "debug, info, warning or error",
+    }
+    for name in names or tuple(texts):
+        parser.add_argument(f"--{name}", default=None, metavar=name.upper(), help=texts[name])
+
+
+def from_flags(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from parsed flags, else the environment, else the defaults.
+
+    Raises SettingsError when a value cannot be used.
+    """
+    values: dict[str, object] = {}
+    for name in Settings.__dataclass_fields__:
+        text = getattr(flags, name, None)
+        if text is None:
+            text = environ.get(f"HEADRACE_{name.upper()}") or None
+        if text is None:
+            continue
+        if name in ("pipeline", "data"):
+            values[name] = Path(text)
+        elif name == "port":
+            try:
+                values[name] = int(text)
+            except ValueError:
+                raise SettingsError(f"--port is {text!r}", hint="write a whole number") from None
+        else:
+            values[name] = text
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder, made if need be. Raises DataFolderError when it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise DataFolderError(
+            f"the data folder {path} cannot be written: {error.strerror}",
+            hint="choose another with --data, or give yourself the right to write there",
+        ) from None

@@ -1,0 +1,124 @@
+"""The store port: what a sink and the viewer ask of a store. Two adapters: SQLite and TDengine.
+
+Guarantees that both give, held to by one contract test suite:
+
+- Rows are upserted by (device, time). Writing the same rows again changes nothing that can be seen.
+- When :meth:`Writer.write` returns, its rows are durable and visible to readers.
+- Counts are durable with the rows: for each topic and partition the store keeps the next offset and the
+  counts up to it, and what is written again after a crash (offsets below the stored next offset) is
+  upserted but not counted again. A crash between or inside writes never makes the counts wrong.
+- A row of a ``windows`` table never replaces one of a higher revision.
+- One writer per partition at a time; any number of readers, in other processes, beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from headrace.batch import Batch
+from headrace.duration import Duration
+from headrace.pipeline.tables import Table
+
+Columns = dict[str, list[Any]]
+"""Rows read, as columns of equal length: the key, the time (int µs), columns and tags of a Table, by name."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Which messages a write covers: offsets ``first_offset`` to ``next_offset`` - 1 of a partition.
+
+    ``counts`` are what those messages add to the partition's counts, beside ``stored`` and ``duplicate``,
+    which the store adds itself (a row is a duplicate when its (device, time) was there already, or stands
+    earlier in the same batch).
+    """
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The durable counts of a partition: all messages below ``next_offset`` are in them."""
+
+    next_offset: int
+    counts: Mapping[str, int]
+
+
+class Tail(Protocol):
+    """What is new in a table since the last look, by a high-water mark in the order of arrival."""
+
+    def read(self, limit: int) -> Columns:
+        """At most ``limit`` rows that were inserted or changed since the last read, oldest first; {} if none.
+
+        Raises StoreUnavailable when the store is away; reading again later goes on where it stopped.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what the tail holds in the store."""
+        ...
+
+
+class Store(Protocol):
+    """An open store. Not for use by two threads at once."""
+
+    def prepare(self, tables: Sequence[Table], retention: Duration) -> None:
+        """Make the database and the supertables, or add the columns and tags that are new.
+
+        Raises StoreError when a table exists with another type for a column, saying which and what to do.
+        """
+        ...
+
+    def write(self, table: Table, batch: Batch, position: Position) -> Progress:
+        """Upsert the batch's rows and add to the partition's counts; the new progress.
+
+        The batch may be empty (only refused messages): then only the counts move.
+        Raises StoreUnavailable when the store is away: writing again is right and safe.
+        """
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Writes inside ``with store.together():`` become durable at its end, in one go where the store can."""
+        ...
+
+    def progress(self) -> dict[tuple[str, int], Progress]:
+        """The durable counts of every (topic, partition)."""
+        ...
+
+    def latest(self, table: Table, limit: int) -> Columns:
+        """The ``limit`` rows with the greatest times, oldest first."""
+        ...
+
+    def last_values(self, table: Table) -> Columns:
+        """The row with the greatest time of every device."""
+        ...
+
+    def between(self, table: Table, device: str, start_us: int, end_us: int) -> Columns:
+        """The device's rows with start_us <= time < end_us, by time."""
+        ...
+
+    def count(self, table: Table) -> int:
+        """How many rows the table holds."""
+        ...
+
+    def total(self, table: Table, column: str) -> int:
+        """The sum of an int column over all rows (0 for none): what `verify` recounts windows with."""
+        ...
+
+    def tail(self, table: Table, *, backlog: int) -> Tail:
+        """A tail that begins with the newest ``backlog`` rows (by arrival), then gives what is new."""
+        ...
+
+    def reset(self) -> None:
+        """Drop everything that the store holds for this line (tables, counts, subscriptions)."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
