@@ -1,0 +1,212 @@
+"""The functions of the language: what they take, what they give, and how they compute it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+
+import numpy as np
+
+from headrace.expression import parts
+from headrace.expression.parts import Part, Values
+from headrace.expression.typed import Fitting, Typed, joined
+
+_MOST_DECIMALS = 18
+_LARGEST_WITH_FRACTION = 2.0**52
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function: how it is written, how many arguments it takes, and what it makes of them."""
+
+    usage: str
+    least: int
+    most: int | None
+    build: Callable[[str, int, Sequence[Typed], Fitting], Typed]
+
+
+def _numeric(name: str, argument: Typed, fitting: Fitting) -> Typed:
+    if argument.kind in ("int", "float"):
+        return argument
+    raise _unfit(name, "a number (float or int)", argument, fitting)
+
+
+def _text(name: str, argument: Typed, fitting: Fitting) -> Typed:
+    if argument.kind == "text":
+        return argument
+    raise _unfit(name, "text", argument, fitting)
+
+
+def _unfit(name: str, wanted: str, argument: Typed, fitting: Fitting) -> Exception:
+    return fitting.error(
+        f"{name} takes {wanted}, not {argument.kind}",
+        argument.at,
+        f"write it as {FUNCTIONS[name].usage}, over fields of that type",
+    )
+
+
+# ---- numbers
+
+
+def _abs(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+    number = _numeric(name, arguments[0], fitting)
+    return joined(number.kind, at, _abs_floats if number.kind == "float" else _abs_ints, number)
+
+
+def _abs_floats(part: Part) -> Part:
+    return np.abs(part[0]), None
+
+
+def _abs_ints(part: Part) -> Part:
+    negated, unknown = parts.negate_ints(part)
+    return np.where(part[0] < 0, negated, part[0]), unknown
+
+
+def _sqrt(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+    return joined("float", at, _sqrt_floats, fitting.fit(_numeric(name, arguments[0], fitting), "float"))
+
+
+def _sqrt_floats(part: Part) -> Part:
+    return np.sqrt(part[0]), None
+
+
+def _whole(ufunc: Callable[[Values], Values]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
+    def kernel(part: Part) -> Part:
+        return parts.to_int(ufunc(part[0]))
+
+    def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+        number = _numeric(name, arguments[0], fitting)
+        return number if number.kind == "int" else joined("int", at, kernel, number)
+
+    return build
+
+
+def _half_away(values: Values) -> Values:
+    """To whole numbers, halves away from zero; exact for every float, as adding 0.5 is not."""
+    whole = np.trunc(values)
+    return whole + np.where(np.abs(values - whole) >= 0.5, np.sign(values), 0.0)
+
+
+def _round(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+    if len(arguments) == 1:
+        return _whole(_half_away)(name, at, arguments, fitting)
+    number, places = _numeric(name, arguments[0], fitting), arguments[1]
+    if places.folded is None or places.kind != "int" or not places.is_known:
+        raise fitting.error(
+            f"the decimals of {name} must be a whole number that is written out, not {places.kind}",
+            places.at,
+            "write it as round(x, 2)",
+        )
+    decimals = int(places.folded[0][0])
+    if abs(decimals) > _MOST_DECIMALS:
+        raise fitting.error(
+            f"{decimals} decimals are out of range", places.at, f"write -{_MOST_DECIMALS} to {_MOST_DECIMALS} decimals"
+        )
+    if number.kind == "float":
+        return joined("float", at, partial(_round_floats, decimals), number)
+    return number if decimals >= 0 else joined("int", at, partial(_round_ints, 10**-decimals), number)
+
+
+def _round_floats(decimals: int, part: Part) -> Part:
+    values = part[0]
+    scale = 10.0 ** abs(decimals)
+    scaled = values * scale if decimals >= 0 else values / scale
+    rounded = _half_away(scaled)
+    back = rounded / scale if decimals >= 0 else rounded * scale
+    # What is so large has no such decimals; scaling it would only lose digits. Adding 0.0 makes -0.0 a plain 0.
+    too_large = (np.abs(scaled) >= _LARGEST_WITH_FRACTION) & (decimals >= 0)
+    return parts.finite(np.where(too_large, values, back) + 0.0), None
+
+
+def _round_ints(step: int, part: Part) -> Part:
+    values, nulls = part
+    rest = np.fmod(values, step)
+    away = np.where(np.abs(rest) * 2 >= step, np.sign(values) * step, 0)
+    return parts.add_ints((values - rest, nulls), (away, None))
+
+
+def _extreme(ufunc: np.ufunc) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
+    def pair(left: Part, right: Part) -> Part:
+        # NaN wins over any number in these ufuncs: a null makes the result null here as elsewhere.
+        return ufunc(left[0], right[0]), parts.either(left[1], right[1])
+
+    def kernel(*operands: Part) -> Part:
+        return reduce(pair, operands)
+
+    def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+        for argument in arguments:
+            if argument.kind not in ("int", "float", "text", "time"):
+                raise _unfit(name, "numbers, times or text", argument, fitting)
+        kind, fitted = fitting.fit_all(arguments, name)
+        return joined(kind, at, kernel, *fitted)
+
+    return build
+
+
+# ---- any type
+
+
+def _coalesce(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+    kind, fitted = fitting.fit_all(arguments, name)
+    return joined(kind, at, parts.first_known, *fitted)
+
+
+# ---- text: row by row, as numpy has nothing that does the same for str
+
+
+def _changed(change: Callable[[str], str]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
+    def kernel(part: Part) -> Part:
+        texts, nulls = part
+        return np.fromiter(map(change, texts), np.object_, len(texts)), nulls
+
+    def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+        return joined("text", at, kernel, _text(name, arguments[0], fitting))
+
+    return build
+
+
+def _length(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+    return joined("int", at, _lengths, _text(name, arguments[0], fitting))
+
+
+def _lengths(part: Part) -> Part:
+    texts, nulls = part
+    return np.fromiter(map(len, texts), np.int64, len(texts)), nulls
+
+
+def _tested(test: Callable[[str, str], bool]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
+    def kernel(text: Part, sought: Part) -> Part:
+        texts, soughts = np.broadcast_arrays(text[0], sought[0])
+        values = np.fromiter(map(test, texts, soughts), np.bool_, len(texts))
+        nulls = parts.either(text[1], sought[1])
+        return values if nulls is None else values & ~nulls, nulls
+
+    def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
+        text, sought = (_text(name, argument, fitting) for argument in arguments)
+        return joined("bool", at, kernel, text, sought)
+
+    return build
+
+
+def _contains(text: str, sought: str) -> bool:
+    return sought in text
+
+
+FUNCTIONS: dict[str, Function] = {
+    "abs": Function("abs(x)", 1, 1, _abs),
+    "round": Function("round(x) or round(x, decimals)", 1, 2, _round),
+    "floor": Function("floor(x)", 1, 1, _whole(np.floor)),
+    "ceil": Function("ceil(x)", 1, 1, _whole(np.ceil)),
+    "sqrt": Function("sqrt(x)", 1, 1, _sqrt),
+    "least": Function("least(a, b)", 2, None, _extreme(np.minimum)),
+    "greatest": Function("greatest(a, b)", 2, None, _extreme(np.maximum)),
+    "min": Function("min(a, b)", 2, None, _extreme(np.minimum)),
+    "max": Function("max(a, b)", 2, None, _extreme(np.maximum)),
+    "coalesce": Function("coalesce(a, b)", 1, None, _coalesce),
+    "lower": Function("lower(text)", 1, 1, _changed(str.lower)),
+    "upper": Function("upper(text)", 1, 1, _changed(str.upper)),
+    "length": Function("length(text)", 1, 1, _length),
+    "starts_with": Function("starts_with(text, 'beginning')", 2, 2, _tested(str.startswith)),
+    "contains": Function("contains(text, 'part')", 2, 2, _tested(_contains)),
+}

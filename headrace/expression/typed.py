@@ -1,0 +1,128 @@
+"""Parts of an expression whose types are known: how they are joined, folded and fitted to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from headrace.errors import ExpressionError
+from headrace.expression import parts
+from headrace.expression.parts import Columns, Kernel, Kind, Part
+
+Run = Callable[[Columns], Part]
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A part yet to be computed: its kind, where it stands, and how it is computed from the columns.
+
+    ``folded`` is its one value when it is a constant; ``literal`` is the text when it is written as text.
+    """
+
+    kind: Kind
+    at: int
+    run: Run
+    folded: Part | None = None
+    literal: str | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is a constant that is not null."""
+        if self.folded is None or self.kind == "null":
+            return False
+        nulls = parts.nulls_of(self.folded)
+        return nulls is None or not nulls[0]
+
+
+def known(value: Any, kind: Kind, at: int, *, literal: str | None = None) -> Typed:
+    """A constant; None is a null."""
+    # The bare null has no dtype of its own before it is fitted to something.
+    return _folded(parts.constant(value, "int" if kind == "null" else kind), kind, at, literal)
+
+
+def column(name: str, kind: Kind, at: int) -> Typed:
+    """A field or a tag."""
+    return Typed(kind, at, lambda columns: columns.part(name, kind))
+
+
+def joined(kind: Kind, at: int, kernel: Kernel, *operands: Typed) -> Typed:
+    """What ``kernel`` makes of the operands; computed now, once and for all, if all are constants."""
+    folded = [operand.folded for operand in operands]
+    if all(part is not None for part in folded):
+        with np.errstate(all="ignore"):
+            return _folded(kernel(*folded), kind, at, None)
+    runs = [operand.run for operand in operands]
+    if len(runs) == 1:
+        only = runs[0]
+        return Typed(kind, at, lambda columns: kernel(only(columns)))
+    if len(runs) == 2:
+        first, second = runs
+        return Typed(kind, at, lambda columns: kernel(first(columns), second(columns)))
+    return Typed(kind, at, lambda columns: kernel(*[run(columns) for run in runs]))
+
+
+def _folded(part: Part, kind: Kind, at: int, literal: str | None) -> Typed:
+    for array in part:
+        if array is not None:
+            # Shared by all batches: whoever gets it must copy it before writing.
+            array.setflags(write=False)
+    return Typed(kind, at, lambda _: part, part, literal)
+
+
+class Fitting:
+    """Refusals of one expression's text, and the fitting of kinds that needs them."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def error(self, message: str, at: int, hint: str) -> ExpressionError:
+        """The error to raise about the character ``at``."""
+        return ExpressionError(message, text=self._text, position=at, hint=hint)
+
+    def common(self, operands: Sequence[Typed]) -> Kind | None:
+        """The kind that all of these can be fitted to; None if there is none.
+
+        Ints widen to floats, text that is written out becomes a time beside times, null fits all.
+        """
+        kinds = {operand.kind for operand in operands} - {"null"}
+        if len(kinds) < 2:
+            return next(iter(kinds), "null")
+        if kinds == {"int", "float"}:
+            return "float"
+        written = all(operand.literal is not None for operand in operands if operand.kind == "text")
+        return "time" if kinds == {"time", "text"} and written else None
+
+    def fit(self, operand: Typed, kind: Kind) -> Typed:
+        """The operand as ``kind``, which :meth:`common` gave for it."""
+        if operand.kind == kind:
+            return operand
+        if operand.kind == "null":
+            return known(None, kind, operand.at)
+        if kind == "float":
+            return joined("float", operand.at, parts.to_float, operand)
+        return known(self._time_us(operand), "time", operand.at)
+
+    def fit_all(self, operands: Sequence[Typed], what: str) -> tuple[Kind, list[Typed]]:
+        """The operands as one kind. ``what`` they are of, as a message puts it: ``"a case"``."""
+        kind = self.common(operands)
+        if kind is None:
+            first = next(operand for operand in operands if operand.kind != "null")
+            other = next(operand for operand in operands if self.common([first, operand]) is None)
+            raise self.error(
+                f"{what} mixes {first.kind} and {other.kind}", other.at, "all of its values must be of one type"
+            )
+        return kind, [self.fit(operand, kind) for operand in operands]
+
+    def _time_us(self, operand: Typed) -> int:
+        hint = "write a time with its zone, as '2026-01-31T12:00:00Z'"
+        try:
+            moment = datetime.fromisoformat(operand.literal or "")
+        except ValueError as error:
+            raise self.error(f"{operand.literal!r} is no time", operand.at, hint) from error
+        if moment.tzinfo is None:
+            raise self.error(f"the time {operand.literal!r} has no zone", operand.at, hint)
+        return parts.time_us(moment)
