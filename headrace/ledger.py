@@ -1,0 +1,160 @@
+"""The ledger: for each topic, partition and stream, what became of every reading.
+
+Processors keep their counts in their state and publish them, in the same checkpoint, to the compacted topic
+``headrace.ledger``; sinks keep theirs in the store, beside the rows. Both are durable, and both say up to
+which offset they count, so they can be added up at any time:
+
+    messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
+    readings  =  stored + duplicate + dropped                  (sink)
+    readings  =  windowed + late + filtered                    (stream)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from headrace.pipeline.tables import LEDGER_TOPIC
+from headrace.stores.port import Progress
+from headrace.wire import Refused
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A stage's counts over one partition: everything below ``next_offset`` is in them."""
+
+    stage: str
+    """``processors`` or ``sinks``"""
+    name: str
+    """the stream, or the supertable"""
+    topic: str
+    partition: int
+    next_offset: int
+    counts: dict[str, int]
+    watermark_us: int | None = None
+
+    @property
+    def key(self) -> bytes:
+        """What compaction keeps the newest of."""
+        return f"{self.stage}/{self.name}/{self.topic}/{self.partition}".encode()
+
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder(Entry).decode
+
+
+def tally(counts: dict[str, int], messages: int, refused: Iterable[Refused]) -> None:
+    """Add what a decoder did to a partition's counts: messages, and refused by reason."""
+    counts["messages"] = counts.get("messages", 0) + messages
+    for one in refused:
+        name = f"refused:{one.reason}"
+        counts[name] = counts.get(name, 0) + 1
+
+
+def of_store(progress: Mapping[tuple[str, int], Progress]) -> list[Entry]:
+    """The sinks' entries, from what the store keeps."""
+    return [
+        Entry("sinks", topic, topic, partition, kept.next_offset, dict(kept.counts))
+        for (topic, partition), kept in sorted(progress.items())
+    ]
+
+
+@dataclass
+class Line:
+    """One line of the ledger: a stage's sums over the partitions of a topic, and what does not add up."""
+
+    stage: str
+    name: str
+    topic: str
+    produced: int
+    """messages that the broker holds or held below its end"""
+    behind: int
+    """of these, not yet read by the stage"""
+    counts: dict[str, int]
+    watermark_us: int | None = None
+
+    @property
+    def messages(self) -> int:
+        """Messages read."""
+        return self.counts.get("messages", 0)
+
+    @property
+    def refused(self) -> int:
+        """Messages refused, for whatever reason: the dead letters."""
+        return sum(n for name, n in self.counts.items() if name.startswith("refused:"))
+
+    @property
+    def readings(self) -> int:
+        """Readings in the messages that were accepted."""
+        return self.counts.get("read", 0)
+
+    @property
+    def dropped(self) -> int:
+        """Readings dropped, for whatever reason."""
+        return sum(n for name, n in self.counts.items() if name.startswith("dropped:"))
+
+    @property
+    def gap(self) -> int:
+        """Readings that nobody accounts for; 0 in a sound ledger."""
+        count = self.counts.get
+        if self.stage == "sinks":
+            return self.readings - count("stored", 0) - count("duplicate", 0) - self.dropped
+        return self.readings - count("windowed", 0) - count("late", 0) - count("filtered", 0)
+
+    @property
+    def missed(self) -> int:
+        """Messages that are neither read nor waiting; 0 in a sound ledger."""
+        return self.produced - self.behind - self.messages
+
+    @property
+    def sound(self) -> bool:
+        """Whether the line adds up."""
+        return self.gap == 0 and self.missed == 0
+
+
+def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int]) -> list[Line]:
+    """The ledger's lines: entries summed over partitions, against the broker's ``ends`` (next offsets).
+
+    Offsets begin at 0 when a topic is made, so a partition's end is how many messages it was ever given. (In
+    topics that transactions write into, the markers take offsets too: there ``missed`` counts them.)
+    """
+    lines: dict[tuple[str, str, str], Line] = {}
+    for entry in entries:
+        key = (entry.stage, entry.name, entry.topic)
+        line = lines.setdefault(key, Line(*key, produced=0, behind=0, counts={}))
+        end = max(ends.get((entry.topic, entry.partition), 0), entry.next_offset)
+        line.produced += end
+        line.behind += end - entry.next_offset
+        for name, n in entry.counts.items():
+            line.counts[name] = line.counts.get(name, 0) + n
+        if entry.watermark_us is not None:
+            line.watermark_us = max(line.watermark_us or entry.watermark_us, entry.watermark_us)
+    return list(lines.values())
+
+
+class LedgerReader:
+    """The newest entry of every key of the ledger topic."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._consumer.assign([TopicPartition(LEDGER_TOPIC, 0, 0)])
+        self.entries: dict[bytes, Entry] = {}
+
+    def refresh(self, timeout_s: float = 2.0) -> list[Entry]:
+        """Read up to the topic's present end; all entries. Raises KafkaException when the broker is away."""
+        while True:
+            message = self._consumer.poll(timeout_s)
+            if message is None:
+                break
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    break
+                if error.retriable():
+                    continue
+                raise KafkaException(error)
+            if message.value() is not None:
+                self.entries[message.key()] = decode(message.value())
+        return list(self.entries.values())

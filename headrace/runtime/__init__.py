@@ -1,0 +1,9 @@
+"""The micro-batch runtime: Quix Streams with rows that are batches of messages."""
+
+import warnings
+
+# A library under Quix warns of its own future on import, past any filter; it says nothing to a user of ours.
+with warnings.catch_warnings(record=True):
+    from headrace.runtime.microbatch import MicroBatch, MicroBatchApplication, Outgoing
+
+__all__ = ["MicroBatch", "MicroBatchApplication", "Outgoing"]

@@ -1,0 +1,401 @@
+"""A Quix Streams application whose rows are micro-batches: the messages of one partition from one poll.
+
+Quix takes each message through Python alone, some 20 µs with a window. Here its consumer polls up to
+``batch`` messages at once and hands on one row for each partition; everything else (checkpoints, state with
+changelog, rebalancing, exactly-once, sinks) stays Quix's. This file leans on names inside Quix Streams 3.28
+(``InternalConsumer.poll_row``, ``Application._get_internal_consumer``, ``ProcessingContext``, ``Row``);
+the version is pinned to the minor, and a test holds its results against Quix's own windows.
+
+What the rows promise:
+
+- The rows of a partition come in the order of its offsets, none lost, none twice within an assignment. Rows
+  that wait when their partition is revoked or sought are dropped: they will be read again.
+- A partition that has reached its end and stays silent gives ``idle`` rows (no messages, no offset): first
+  after ``silent_s``, then every ``tick_s``. One that is behind, or paused, never does.
+- The key is constant, so state is scoped to the partition.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, Message, TopicPartition
+from quixstreams import Application
+from quixstreams.dataframe import StreamingDataFrame
+from quixstreams.internal_consumer import InternalConsumer
+from quixstreams.kafka.consumer import raise_for_msg_error
+from quixstreams.models import MessageContext, Row, SerializationContext, Serializer, Topic
+from quixstreams.sinks.base import BaseSink
+
+from headrace.errors import SettingsError
+from headrace.settings import Guarantee
+
+KEY = b"partition"
+"""The constant key of every row."""
+
+IDLE_OFFSET = -1
+"""The offset of a row that covers no message; it is never stored."""
+
+Partition = tuple[str, int]
+
+
+class MicroBatch:
+    """The messages of one partition from one poll, in the order of their offsets; none in an ``idle`` one.
+
+    ``more`` says that further rows of the same poll follow, so that a sink may wait and write once.
+    ``polled_ms`` is the wall time of the poll.
+    """
+
+    __slots__ = ("_messages", "first_offset", "more", "next_offset", "partition", "polled_ms", "topic", "values")
+
+    def __init__(self, topic: str, partition: int, messages: Sequence[Message], *, polled_ms: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.polled_ms = polled_ms
+        self.more = False
+        self._messages = messages
+        self.values: list[bytes | None] = list(map(Message.value, messages))
+        self.first_offset: int = messages[0].offset() if messages else IDLE_OFFSET
+        self.next_offset: int = messages[-1].offset() + 1 if messages else IDLE_OFFSET
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def idle(self) -> bool:
+        """Whether this says that the partition is silent."""
+        return not self._messages
+
+    def timestamp_ms(self, place: int) -> int:
+        """The broker's time of a message."""
+        return cast(int, self._messages[place].timestamp()[1])
+
+    def key(self, place: int) -> bytes | None:
+        """A message's key."""
+        return cast("bytes | None", self._messages[place].key())
+
+    def offset(self, place: int) -> int:
+        """A message's offset."""
+        return cast(int, self._messages[place].offset())
+
+    def since(self, offset: int) -> MicroBatch:
+        """The messages at and beyond an offset."""
+        if not self._messages or self.first_offset >= offset:
+            return self
+        return self._part([message for message in self._messages if message.offset() >= offset])
+
+    def before(self, offset: int) -> MicroBatch:
+        """The messages below an offset."""
+        return self._part([message for message in self._messages if message.offset() < offset])
+
+    def _part(self, messages: Sequence[Message]) -> MicroBatch:
+        batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms)
+        batch.more = self.more
+        return batch
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message to be produced."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    timestamp_ms: int
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class _OutgoingSerializer(Serializer):
+    def __call__(self, value: Outgoing, ctx: SerializationContext) -> bytes:  # noqa: ARG002 - Quix's signature
+        return value.value
+
+
+@dataclass
+class _Silence:
+    """Since when a partition has been silent at its end, and when it was last said so."""
+
+    since: float
+    said: float | None = None
+
+
+class MicroBatchConsumer(InternalConsumer):
+    """Quix's consumer, giving one row a partition and poll."""
+
+    def __init__(self, *, batch: int, silent_s: float, tick_s: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._batch = batch
+        self._silent_s = silent_s
+        self._tick_s = tick_s
+        self._queue: deque[Row] = deque()
+        self._ends: dict[Partition, _Silence] = {}
+        self._assigned: set[Partition] = set()
+        self.handed_out: dict[Partition, int] = {}
+        """The first offset of each partition's row that was handed out last."""
+
+    def subscribe(self, topics: list[Topic], on_assign: Any = None, on_revoke: Any = None, on_lost: Any = None) -> None:
+        """Subscribe as Quix does, and know which partitions are ours."""
+
+        def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
+            on_assign(consumer, partitions)
+            self._assigned.update((tp.topic, tp.partition) for tp in partitions)
+
+        def gone(then: Callable[..., None], consumer: Any, partitions: list[TopicPartition]) -> None:
+            # First of all: what waits must not be processed by the commit that a revoke brings.
+            self._forget({(tp.topic, tp.partition) for tp in partitions})
+            then(consumer, partitions)
+
+        super().subscribe(
+            topics,
+            on_assign=assigned,
+            on_revoke=functools.partial(gone, on_revoke),
+            on_lost=functools.partial(gone, on_lost),
+        )
+
+    def trigger_backpressure(self, offsets_to_seek: dict[Partition, int], resume_after: float) -> None:
+        """Pause and seek back as Quix does; what waits will be read again."""
+        self._queue.clear()
+        self._ends.clear()
+        super().trigger_backpressure(offsets_to_seek, resume_after)
+
+    def poll(self, timeout: float | None = None) -> Message | None:
+        """A single message, for the recovery of state, which knows nothing of ends."""
+        message = super().poll(timeout=timeout)
+        if message is not None and _is_end(message):
+            return None
+        return message
+
+    def poll_row(self, timeout: float | None = None, buffered: bool = False) -> Row | None:  # noqa: ARG002 - Quix's signature
+        """The next micro-batch as a row, or None."""
+        if not self._queue:
+            self._fill(timeout)
+        if not self._queue:
+            return None
+        row = self._queue.popleft()
+        batch = cast(MicroBatch, row.value)
+        batch.more = bool(self._queue)
+        if not batch.idle:
+            self.handed_out[batch.topic, batch.partition] = batch.first_offset
+        return row
+
+    def _fill(self, timeout: float | None) -> None:
+        messages = self.consume(num_messages=self._batch, timeout=timeout)
+        now, polled_ms = time.monotonic(), time.time_ns() // 1_000_000
+        for partition, of_partition in self._by_partition(messages, now).items():
+            # A rebalance inside consume() may have taken the partition away.
+            if partition in self._assigned:
+                self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
+        for partition, silence in self._ends.items():
+            due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
+            if now >= due and (partition[0], partition[1]) not in self._paused():
+                silence.said = now
+                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms)))
+
+    def _by_partition(self, messages: list[Message], now: float) -> dict[Partition, list[Message]]:
+        grouped: dict[Partition, list[Message]] = {}
+        if not messages:
+            return grouped
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if not self._noted(message, now)]
+        partitions = list(map(Message.partition, messages))
+        topics = list(map(Message.topic, messages)) if len(self._data_topics()) > 1 else None
+        if topics is None:
+            topic = next(iter(self._data_topics()))
+            if len(set(partitions)) == 1:
+                grouped[topic, partitions[0]] = messages
+            else:
+                for message, number in zip(messages, partitions, strict=True):
+                    grouped.setdefault((topic, number), []).append(message)
+        else:
+            for message, of, number in zip(messages, topics, partitions, strict=True):
+                grouped.setdefault((of, number), []).append(message)
+        for partition in grouped:
+            silence = self._ends.get(partition)
+            if silence is not None and not self._at_end_after(partition, grouped[partition]):
+                del self._ends[partition]
+        return grouped
+
+    def _noted(self, message: Message, now: float) -> bool:
+        """Whether a message is no reading but an event: the end of a partition is noted, an error raised."""
+        if message.error() is None:
+            return False
+        if not _is_end(message):
+            raise_for_msg_error(message)
+        partition = (message.topic(), message.partition())
+        if partition in self._assigned and not self._topics[partition[0]].is_changelog:
+            self._ends[partition] = _Silence(now)
+            self._end_offsets[partition] = message.offset()
+        return True
+
+    @functools.cached_property
+    def _end_offsets(self) -> dict[Partition, int]:
+        return {}
+
+    def _at_end_after(self, partition: Partition, messages: list[Message]) -> bool:
+        """Whether the end that was noted lies behind these messages (both can come from one poll)."""
+        return self._end_offsets.get(partition, -1) > cast(int, messages[-1].offset())
+
+    def _data_topics(self) -> set[str]:
+        return {name for name, topic in self._topics.items() if not topic.is_changelog}
+
+    def _paused(self) -> set[Partition]:
+        return {(tp.topic, tp.partition) for tp in self._backpressurred_tps}
+
+    def _forget(self, partitions: set[Partition]) -> None:
+        self._assigned -= partitions
+        for partition in partitions:
+            self._ends.pop(partition, None)
+            self.handed_out.pop(partition, None)
+        self._queue = deque(row for row in self._queue if (row.topic, row.partition) not in partitions)
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _row(batch: MicroBatch) -> Row:
+    offset = batch.next_offset - 1 if not batch.idle else IDLE_OFFSET
+    context = MessageContext(topic=batch.topic, partition=batch.partition, offset=offset, size=len(batch))
+    return Row(value=batch, key=KEY, timestamp=batch.polled_ms, context=context, headers=[])
+
+
+class MicroBatchApplication(Application):
+    """A Quix application on micro-batches.
+
+    ``group`` is the consumer group; ``instance`` names this process among those of the group and must stay
+    the same over restarts (static membership: a restart within ``session_s`` takes its partitions back at
+    once; without one they wait that long). With exactly-once the transactional id is made of the two.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: str,
+        group: str,
+        instance: str,
+        state: Path,
+        guarantee: Guarantee = "at-least-once",
+        commit_s: float = 1.0,
+        batch: int = 1_000,
+        wait_s: float = 0.02,
+        silent_s: float = 0.2,
+        tick_s: float = 1.0,
+        session_s: float = 10.0,
+    ) -> None:
+        if batch < 1:
+            raise SettingsError("a micro-batch of no messages", hint="write a batch of 1 or more")
+        self._batch, self._silent_s, self._tick_s = batch, silent_s, tick_s
+        self._before_commit: list[Callable[[], None]] = []
+        self._on_gone: list[Callable[[set[Partition]], None]] = []
+        identity = f"{group}-{instance}"
+        quiet = {"enable.metrics.push": False}
+        super().__init__(
+            broker_address=broker,
+            consumer_group=group,
+            auto_offset_reset="earliest",
+            commit_interval=commit_s,
+            consumer_poll_timeout=wait_s,
+            state_dir=state,
+            loglevel=None,
+            processing_guarantee=guarantee,
+            broker_availability_timeout=0,
+            consumer_extra_config={
+                **quiet,
+                "group.instance.id": identity,
+                "session.timeout.ms": round(session_s * 1_000),
+                "enable.partition.eof": True,
+                "fetch.queue.backoff.ms": 10,
+                "queued.min.messages": 200_000,
+                "fetch.wait.max.ms": 50,
+            },
+            producer_extra_config={**quiet, "transactional.id": identity, "linger.ms": 5}
+            if guarantee == "exactly-once"
+            else {**quiet, "linger.ms": 5},
+        )
+        self._hook_checkpoints()
+
+    def _get_internal_consumer(
+        self, on_error: Any = None, extra_config_overrides: dict[str, Any] | None = None
+    ) -> MicroBatchConsumer:
+        config = self._config
+        return MicroBatchConsumer(
+            batch=self._batch,
+            silent_s=self._silent_s,
+            tick_s=self._tick_s,
+            broker_address=config.broker_address,
+            consumer_group=config.consumer_group,
+            auto_offset_reset=config.auto_offset_reset,
+            auto_commit_enable=False,
+            extra_config={**config.consumer_extra_config, **(extra_config_overrides or {})},
+            on_error=on_error,
+        )
+
+    def _hook_checkpoints(self) -> None:
+        """Store no offset for idle rows, remember where a checkpoint begins, and let state be written before it ends."""
+        context, consumer = self._processing_context, cast(MicroBatchConsumer, self._consumer)
+        store_offset, commit_checkpoint = context.store_offset, context.commit_checkpoint
+
+        def store(topic: str, partition: int, offset: int) -> None:
+            if offset == IDLE_OFFSET:
+                return
+            begun = context.checkpoint._starting_tp_offsets
+            fresh = (topic, partition) not in begun
+            store_offset(topic=topic, partition=partition, offset=offset)
+            if fresh:
+                # Quix notes the offset of the row, which is its last message's; seeking back (when a sink
+                # is away) must go to its first.
+                begun[topic, partition] = consumer.handed_out[topic, partition]
+
+        def commit(force: bool = False, revoking: bool = False) -> None:
+            if force or context.checkpoint.expired():
+                for hook in self._before_commit:
+                    hook()
+            commit_checkpoint(force=force, revoking=revoking)
+
+        context.store_offset = store  # type: ignore[method-assign]
+        context.commit_checkpoint = commit  # type: ignore[method-assign]
+
+    def before_commit(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` before each checkpoint is committed: the time to write state."""
+        self._before_commit.append(hook)
+
+    def on_gone(self, hook: Callable[[set[Partition]], None]) -> None:
+        """Call ``hook`` with the partitions that are revoked or lost, after their last commit."""
+        self._on_gone.append(hook)
+
+    def _revoke_state_partitions(self, topic_partitions: list[TopicPartition]) -> None:
+        super()._revoke_state_partitions(topic_partitions=topic_partitions)
+        gone = {(tp.topic, tp.partition) for tp in topic_partitions}
+        for hook in self._on_gone:
+            hook(gone)
+
+    def batches(self, topic: str) -> StreamingDataFrame:
+        """A dataframe over a topic's micro-batches: its values are MicroBatch objects."""
+        return self.dataframe(self._raw_topic(topic))
+
+    def _raw_topic(self, name: str) -> Topic:
+        return self.topic(name, value_deserializer="bytes", key_deserializer="bytes", value_serializer="bytes")
+
+    def produce(self, frame: StreamingDataFrame, topics: Iterable[str]) -> None:
+        """Produce the Outgoing values of a dataframe, each to its own topic among ``topics``."""
+        targets = {
+            name: self.topic(name, value_serializer=_OutgoingSerializer(), key_serializer="bytes") for name in topics
+        }
+        frame = frame.set_headers(lambda value, *_: value.headers)
+        frame = frame.set_timestamp(lambda value, *_: value.timestamp_ms)
+        frame.to_topic(lambda value, *_: targets[value.topic], key=lambda value: value.key)
+
+    def flush_at_commit(self, sink: BaseSink) -> None:
+        """Flush a sink that is fed otherwise than by ``StreamingDataFrame.sink`` with each checkpoint."""
+        self._sink_manager.register(sink)
+
+    def state(self, topic: str, partition: int) -> Any:
+        """The state of a topic's partition, within the checkpoint that is open."""
+        transaction = self._processing_context.checkpoint.get_store_transaction(stream_id=topic, partition=partition)
+        return transaction.as_state(prefix=KEY)

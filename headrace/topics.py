@@ -1,0 +1,136 @@
+"""The topics of a pipeline on the broker: waiting for it, making them, and how far they reach."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from headrace.errors import BrokerError
+from headrace.pipeline import Pipeline, all_topics
+from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC
+
+log = logging.getLogger("headrace.topics")
+
+CLIENT = {"enable.metrics.push": False, "logger": logging.getLogger("headrace.librdkafka"), "log_level": 2}
+"""What every Kafka client of ours is configured with."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A topic as it should be made."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def wanted(pipeline: Pipeline) -> list[Wanted]:
+    """Every topic that the pipeline needs: readings, results, dead letters, and the ledger."""
+    topics = []
+    for name, topic in all_topics(pipeline).items():
+        retention = {"retention.ms": str(topic.retention.ms)}
+        # The broker's own time decides what is dated too far ahead, so every stage judges a reading alike.
+        topics.append(Wanted(name, topic.partitions, {**retention, "message.timestamp.type": "LogAppendTime"}))
+        topics.append(Wanted(name + DLQ_SUFFIX, 1, retention))
+    topics.append(Wanted(LEDGER_TOPIC, 1, {"cleanup.policy": "compact"}))
+    return topics
+
+
+def wait_for_broker(address: str, *, patience_s: float | None = None) -> AdminClient:
+    """A client of the broker, when it answers; one line on stderr if it does not at once.
+
+    Raises BrokerError after ``patience_s`` (never, if None).
+    """
+    admin = AdminClient({**CLIENT, "bootstrap.servers": address, "socket.timeout.ms": 5_000})
+    begun, said = time.monotonic(), False
+    while True:
+        try:
+            admin.list_topics(timeout=2)
+        except KafkaException:
+            if patience_s is not None and time.monotonic() - begun > patience_s:
+                raise BrokerError(
+                    f"no broker answers at {address}",
+                    hint="start it (`headrace broker` runs the embedded one), or name another with --broker",
+                ) from None
+            if not said:
+                print(f"waiting for the broker at {address}", file=sys.stderr, flush=True)
+                said = True
+        else:
+            if said:
+                print(f"the broker at {address} is there", file=sys.stderr, flush=True)
+            return admin
+
+
+def ensure_topics(admin: AdminClient, pipeline: Pipeline, *, timeout_s: float = 30) -> None:
+    """Make the pipeline's topics that are not there yet. Raises BrokerError when the broker refuses."""
+    needed = wanted(pipeline)
+    there = admin.list_topics(timeout=timeout_s).topics
+    for topic in needed:
+        found = there.get(topic.name)
+        if found is not None and len(found.partitions) != topic.partitions:
+            log.warning(
+                "a topic has another number of partitions than the pipeline file says",
+                extra={"topic": topic.name, "there": len(found.partitions), "declared": topic.partitions},
+            )
+    missing = [
+        NewTopic(topic.name, num_partitions=topic.partitions, config=topic.config)
+        for topic in needed
+        if topic.name not in there
+    ]
+    if not missing:
+        return
+    for name, made in admin.create_topics(missing, operation_timeout=timeout_s).items():
+        try:
+            made.result(timeout=timeout_s)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise BrokerError(
+                    f"the broker refuses to make the topic {name}: {error.args[0].str()}",
+                    hint="make it by hand with the partitions the pipeline file says, or give the right to make topics",
+                ) from None
+    _await_metadata(admin, {topic.topic for topic in missing}, timeout_s)
+
+
+def _await_metadata(admin: AdminClient, names: set[str], timeout_s: float) -> None:
+    """A topic that was made is not always in the next answer."""
+    deadline = time.monotonic() + timeout_s
+    while names - set(admin.list_topics(timeout=timeout_s).topics):
+        if time.monotonic() > deadline:
+            raise BrokerError("topics were made and do not appear", hint="look at the broker's own log")
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The offsets of a partition: the first that is kept, and the next to be written."""
+
+    begin: int
+    end: int
+
+
+def reaches(consumer: Consumer, topic: str, *, timeout_s: float = 10) -> dict[int, Reach]:
+    """How far each partition of a topic reaches; {} if there is no such topic."""
+    found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+    if found.error is not None:
+        return {}
+    partitions = sorted(found.partitions)
+    return {n: Reach(*consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=timeout_s)) for n in partitions}
+
+
+def reader(address: str, group: str = "headrace-reader", **config: object) -> Consumer:
+    """A consumer that looks at topics without taking part in a group's work."""
+    return Consumer(
+        {
+            **CLIENT,
+            "bootstrap.servers": address,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            **config,
+        }
+    )

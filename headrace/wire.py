@@ -1,0 +1,365 @@
+"""How readings travel in a message: one as a JSON object, or many as columns.
+
+    {"device": "meter-0001", "ts": 1763668800000, "current": 10.2, "voltage": 219}
+    {"device": ["meter-0001", "meter-0002"], "ts": [..., ...], "current": [10.2, 9.8], "voltage": [219, 220]}
+
+A topic's messages are decoded by types made from its declaration, a micro-batch at a time. A message is
+accepted or refused whole: a refused one never touches its neighbours and says why. Keys that the topic does
+not declare are ignored, so that devices may send more than is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from headrace.batch import Batch, Int64s
+from headrace.event_time import formatter, is_number, iso, parser
+from headrace.pipeline.model import Field, FieldType, Time, Topic
+
+Reason = Literal["not_json", "wrong_type", "missing_field", "nan", "bad_time", "future", "too_large", "unknown_shape"]
+
+_INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_NAME = Annotated[str, Meta(min_length=1)]
+_TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}
+_BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError)
+
+
+class Envelope(Protocol):
+    """What a decoder asks about the messages beside their values, by place in the batch."""
+
+    def timestamp_ms(self, place: int) -> int:
+        """The broker's time of the message, in ms."""
+        ...
+
+    def key(self, place: int) -> bytes | None:
+        """The message's key."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A message that is no reading: its place in the micro-batch, why, and the detail for a person."""
+
+    place: int
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The readings of a micro-batch in their order, and the messages that were refused."""
+
+    batch: Batch
+    refused: Sequence[Refused]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The readings of one message that was looked at alone."""
+
+    place: int
+    batch: Batch
+
+
+class _RefusedError(Exception):
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Decoder:
+    """From the messages of one topic to batches."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.names = [*topic.fields, *topic.tags]
+        self._time = topic.time.field
+        self._key = topic.key if topic.key_in == "value" else None
+        self._parse_time = parser(topic.time)
+        self._parse_iso = parser(Time(format="iso8601"))
+        self._skew_us = int(topic.max_future_skew)
+        declared = {**topic.fields, **{tag: _optional(field) for tag, field in topic.tags.items()}}
+        self._times = [name for name, field in declared.items() if field.type == "time"]
+        self._decode_row = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=False)).decode
+        self._decode_columns = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=True)).decode
+        self._columnar = False
+
+    def decode(self, values: Sequence[bytes | None], envelope: Envelope) -> Decoded:
+        """All readings of the messages ``values``, in their order; the refused messages aside."""
+        if not values:
+            return Decoded(Batch.joined((), self.names), ())
+        refused: list[Refused] = []
+        places: Sequence[int] = range(len(values))
+        try:
+            longest = max(map(len, values))  # type: ignore[arg-type]
+        except TypeError:
+            longest = self.topic.max_bytes + 1
+        if longest > self.topic.max_bytes:
+            places = [place for place in places if self._fits(place, values[place], refused)]
+            values = [values[place] for place in places]
+        parts = None if self._columnar else self._rows(values, places, refused, envelope)
+        if parts is None:
+            parts = self._each(values, places, refused, envelope)
+        return self._judged(parts, refused, envelope)
+
+    def _fits(self, place: int, value: bytes | None, refused: list[Refused]) -> bool:
+        if value is None:
+            refused.append(Refused(place, "unknown_shape", "the message has no value"))
+            return False
+        if len(value) > self.topic.max_bytes:
+            detail = f"{len(value)} bytes, and {self.topic.max_bytes} are allowed"
+            refused.append(Refused(place, "too_large", detail))
+            return False
+        return True
+
+    def _rows(
+        self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
+    ) -> list[_Part] | tuple[Sequence[int], Batch] | None:
+        """All messages as one reading each, or None when a message alone must be looked at."""
+        try:
+            rows = list(map(self._decode_row, values))
+        except _BAD:
+            rows, kept = [], []
+            for place, value in zip(places, values, strict=True):
+                try:
+                    rows.append(self._decode_row(value))
+                    kept.append(place)
+                except _BAD as error:
+                    if isinstance(error, msgspec.ValidationError) and "got `array`" in str(error):
+                        self._columnar = True
+                        return None
+                    refused.append(Refused(place, *self._why(value, error)))
+            places = kept
+        time = self._time
+        try:
+            ts_us = self._parse_time([getattr(row, time) for row in rows])
+            columns = {name: self._time_column([getattr(row, name) for row in rows]) for name in self._times}
+        except _BAD:
+            refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
+            return None
+        if self._key is not None:
+            key = self._key
+            devices = [getattr(row, key) for row in rows]
+        else:
+            try:
+                devices = [_device(envelope.key(place)) for place in places]
+            except _RefusedError:
+                return None
+        return places, Batch(devices, ts_us, columns, rows=rows)
+
+    def _time_column(self, texts: list[str | None]) -> list[int | None]:
+        if None in texts:
+            present = self._parse_iso([text for text in texts if text is not None]).tolist()
+            return [None if text is None else present.pop(0) for text in texts]
+        return self._parse_iso(texts).tolist()
+
+    def _each(
+        self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
+    ) -> list[_Part]:
+        """Each message alone: a reading, columns, or refused."""
+        seen = {r.place for r in refused}
+        parts = []
+        columnar = False
+        for place, value in zip(places, values, strict=True):
+            if place in seen:
+                continue
+            try:
+                if _begins_with_columns(value, self._decode_columns):
+                    parts.append(_Part(place, self._columns(value, place, envelope)))
+                    columnar = True
+                else:
+                    parts.append(_Part(place, self._row(value, place, envelope)))
+            except _RefusedError as error:
+                refused.append(Refused(place, error.reason, error.detail))
+            except _BAD as error:
+                refused.append(Refused(place, *self._why(value, error)))
+        self._columnar = columnar
+        return parts
+
+    def _row(self, value: bytes, place: int, envelope: Envelope) -> Batch:
+        row = self._decode_row(value)
+        device = getattr(row, self._key) if self._key is not None else _device(envelope.key(place))
+        return Batch([device], self._times_of([getattr(row, self._time)]), self._dates(row, single=True), rows=[row])
+
+    def _columns(self, value: bytes, place: int, envelope: Envelope) -> Batch:
+        made = self._decode_columns(value)
+        times = getattr(made, self._time)
+        n = len(times)
+        columns = {name: getattr(made, name) for name in self.names}
+        for name, column in columns.items():
+            if column is None:
+                columns[name] = [None] * n
+            elif len(column) != n:
+                raise _RefusedError("unknown_shape", f"{n} times, and {len(column)} values of {name}")
+        if self._key is not None:
+            devices = getattr(made, self._key)
+            if len(devices) != n:
+                raise _RefusedError("unknown_shape", f"{n} times, and {len(devices)} values of {self._key}")
+        else:
+            devices = [_device(envelope.key(place))] * n
+        columns.update(self._dates(made, single=False))
+        return Batch(devices, self._times_of(times), columns)
+
+    def _times_of(self, times: list[Any]) -> Int64s:
+        try:
+            return self._parse_time(times)
+        except _BAD as error:
+            raise _RefusedError("bad_time", f"{self._time}: {error}") from None
+
+    def _dates(self, made: Any, *, single: bool) -> dict[str, list[Any]]:
+        dates = {}
+        for name in self._times:
+            written = getattr(made, name)
+            if written is None and not single:
+                continue
+            try:
+                dates[name] = self._time_column([written] if single else written)
+            except _BAD as error:
+                raise _RefusedError("wrong_type", f"{name}: {error}") from None
+        return dates
+
+    def _judged(
+        self, parts: list[_Part] | tuple[Sequence[int], Batch], refused: list[Refused], envelope: Envelope
+    ) -> Decoded:
+        """What is dated beyond the future skew is refused; the rest becomes one batch."""
+        if isinstance(parts, tuple):
+            places, batch = parts
+            # The broker's times do not fall within a partition, so one look at the first is enough as long
+            # as nothing lies beyond the skew from there.
+            if len(batch) and int(batch.ts_us.max()) > envelope.timestamp_ms(places[0]) * 1_000 + self._skew_us:
+                limits = np.array([envelope.timestamp_ms(place) * 1_000 for place in places]) + self._skew_us
+                ahead = batch.ts_us > limits
+                for i in np.flatnonzero(ahead).tolist():
+                    refused.append(self._future(places[i], batch.devices[i]))
+                batch = batch.take(np.flatnonzero(~ahead))
+            return Decoded(batch, refused)
+        kept = []
+        for part in parts:
+            if len(part.batch):
+                latest = int(np.argmax(part.batch.ts_us))
+                if int(part.batch.ts_us[latest]) > envelope.timestamp_ms(part.place) * 1_000 + self._skew_us:
+                    refused.append(self._future(part.place, part.batch.devices[latest]))
+                    continue
+            kept.append(part.batch)
+        return Decoded(Batch.joined(kept, self.names), refused)
+
+    def _future(self, place: int, device: str) -> Refused:
+        return Refused(place, "future", f"{device}: dated more than {self.topic.max_future_skew} ahead")
+
+    def _why(self, value: bytes, error: Exception) -> tuple[Reason, str]:
+        """The reason that a person would give for a message that msgspec refused."""
+        text = str(error)
+        if not isinstance(error, msgspec.ValidationError):
+            try:
+                json.loads(value, parse_constant=_constant)
+            except _RefusedError:
+                return "nan", "a value is NaN or infinite"
+            except (ValueError, RecursionError):
+                return "not_json", text
+            return "wrong_type", text
+        if "missing required field" in text:
+            return ("bad_time" if f"`{self._time}`" in text else "missing_field"), text
+        if "out of range" in text and "." in text.rpartition(" - at ")[2]:
+            return "nan", text
+        place = text.rpartition(" - at `")[2].rstrip("`")
+        if place in (f"$.{self._time}", f"$.{self._time}[...]"):
+            return "bad_time", text
+        if "Expected `object`" in text and "$" not in text:
+            return "unknown_shape", text
+        return "wrong_type", text
+
+
+class Encoder:
+    """From batches to the messages of one topic."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self._format = formatter(topic.time)
+        self._encode = msgspec.json.Encoder().encode
+        self._times = {name for name, field in {**topic.fields, **topic.tags}.items() if field.type == "time"}
+
+    def rows(self, batch: Batch) -> list[bytes]:
+        """One JSON object a reading."""
+        columns = self._columns(batch)
+        names = list(columns)
+        encode = self._encode
+        return [encode(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+    def columns(self, batch: Batch) -> bytes:
+        """The whole batch as one message."""
+        return self._encode(self._columns(batch))
+
+    def _columns(self, batch: Batch) -> dict[str, list[Any]]:
+        topic = self.topic
+        columns: dict[str, list[Any]] = {topic.key: batch.devices} if topic.key_in == "value" else {}
+        for tag in topic.tags:
+            columns[tag] = batch.column(tag)
+        columns[topic.time.field] = self._format(batch.ts_us)
+        for name in topic.fields:
+            values = batch.column(name)
+            columns[name] = _dated(values) if name in self._times else values
+        return columns
+
+
+def _dated(values: list[int | None]) -> list[str | None]:
+    if None in values:
+        return [None if value is None else iso(np.array([value], np.int64))[0] for value in values]
+    return list(iso(np.array(values, np.int64)))
+
+
+def _optional(field: Field) -> Field:
+    return Field(type=field.type, unit=field.unit, optional=True)
+
+
+def _struct(topic: Topic, declared: dict[str, Field], key: str | None, *, columns: bool) -> type[msgspec.Struct]:
+    """The type of a message: one reading, or lists of them."""
+
+    def shaped(kind: Any) -> Any:
+        return list[kind] if columns else kind
+
+    required: list[tuple[str, Any]] = [] if key is None else [(key, shaped(_NAME))]
+    required.append((topic.time.field, shaped(int | float if is_number(topic.time.format) else str)))
+    optional: list[tuple[str, Any, Any]] = []
+    for name, field in declared.items():
+        if field.optional:
+            kind = _TYPES[field.type] | None
+            optional.append((name, shaped(kind) | None if columns else kind, None))
+        else:
+            required.append((name, shaped(_TYPES[field.type])))
+    return msgspec.defstruct("Columns" if columns else "Reading", [*required, *optional], gc=False)
+
+
+def _begins_with_columns(value: bytes, decode: Callable[[bytes], Any]) -> bool:
+    """Whether a message is columns rather than one reading: its first member is a list."""
+    head = value[:200].partition(b":")[2].lstrip()
+    if head.startswith(b"["):
+        return True
+    try:
+        decode(value)
+    except _BAD:
+        return False
+    return True
+
+
+def _device(key: bytes | None) -> str:
+    if not key:
+        raise _RefusedError("missing_field", "the message has no key, and the key names the device")
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise _RefusedError("wrong_type", "the message's key is not UTF-8 text") from None
+
+
+def _constant(name: str) -> float:
+    if not math.isfinite(float(name)):
+        raise _RefusedError("nan", name)
+    return float(name)
