@@ -1,0 +1,1 @@
+"""Readings to windows, in event time."""
