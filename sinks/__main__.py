@@ -1,0 +1,70 @@
+"""``python -m sinks``: every topic of the pipeline file into its supertable."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from headrace.errors import StoreUnavailable
+from headrace.pipeline import Pipeline, all_tables, all_topics
+from headrace.runtime import MicroBatchApplication
+from headrace.service import main
+from headrace.settings import Settings, writable_folder
+from headrace.stores import Store, open_store
+from headrace.topics import ensure_topics, wait_for_broker
+from sinks.tables import TableSink
+
+
+def extend(parser: argparse.ArgumentParser) -> None:
+    """The flags of this service."""
+    parser.add_argument("--batch", type=int, default=2_000, help="messages a micro-batch at the most")
+    parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit offsets")
+
+
+def wait_for_store(settings: Settings, pipeline: Pipeline, *, every_s: float = 1.0) -> Store:
+    """The store, open and prepared, when it answers; one line on stderr if it does not at once."""
+    said = False
+    while True:
+        try:
+            store = open_store(settings.store)
+            store.prepare(list(all_tables(pipeline).values()), pipeline.store.retention)
+        except StoreUnavailable as error:
+            if not said:
+                print(f"waiting for the store: {error.message}", file=sys.stderr, flush=True)
+                said = True
+            time.sleep(every_s)
+        else:
+            if said:
+                print("the store is there", file=sys.stderr, flush=True)
+            return store
+
+
+def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.Namespace) -> MicroBatchApplication:
+    """The application that fills the store."""
+    app = MicroBatchApplication(
+        broker=settings.broker,
+        group=f"{pipeline.name}-sinks",
+        instance=settings.instance,
+        state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
+        commit_s=flags.commit,
+        batch=flags.batch,
+    )
+    TableSink(app, store, all_topics(pipeline), all_tables(pipeline))
+    return app
+
+
+def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT."""
+    writable_folder(settings.data)
+    ensure_topics(wait_for_broker(settings.broker), pipeline)
+    store = wait_for_store(settings, pipeline)
+    try:
+        build(settings, pipeline, store, flags).run()
+    finally:
+        store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("sinks", "Write readings and windows into the store.", run, extend=extend))

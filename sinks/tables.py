@@ -1,0 +1,196 @@
+"""Topics to supertables: every message of every topic becomes rows, or a dead letter.
+
+The store keeps, with the rows, how far each partition is written and what became of its messages. Broker
+offsets are committed after that, so a crash at any point only has rows written again that are there already,
+and counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quixstreams.sinks.base import BaseSink
+from quixstreams.sinks.base.exceptions import SinkBackpressureError
+
+from headrace import ledger
+from headrace.batch import Batch
+from headrace.errors import StoreUnavailable
+from headrace.event_time import to_datetime
+from headrace.pipeline import Table
+from headrace.pipeline.model import Topic
+from headrace.pipeline.tables import DLQ_SUFFIX
+from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
+from headrace.stores import Position, Store
+from headrace.wire import Decoder, Refused
+
+log = logging.getLogger("headrace.sinks")
+
+Partition = tuple[str, int]
+
+WRITE_AFTER_S = 0.04
+"""How long rows wait for company while a store is written to: short of what a person sees, long enough for few writes."""
+WRITE_AT_ROWS = 20_000
+RETRY_S = 1.0
+
+
+@dataclass
+class Part:
+    """Messages of one partition, one after the other, that wait to be written and counted together."""
+
+    partition: Partition
+    first_offset: int
+    next_offset: int
+    batches: list[Batch] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class TableSink(BaseSink):
+    """Writes what the topics bring into the store, and gives back the dead letters."""
+
+    def __init__(
+        self, app: MicroBatchApplication, store: Store, topics: Mapping[str, Topic], tables: Mapping[str, Table]
+    ) -> None:
+        super().__init__(lambda: None)
+        self._store = store
+        self._tables = tables
+        self._decoders = {name: Decoder(topic) for name, topic in topics.items()}
+        self._parts: dict[Partition, list[Part]] = {}
+        self._rows = 0
+        self._waiting_since = 0.0
+        self._durable: dict[Partition, int] = {}
+        self._away = False
+        self._spoiled = False
+        app.on_gone(self.forget)
+        app.flush_at_commit(self)
+        for name in topics:
+            frame = app.batches(name).apply(self.take, expand=True)
+            app.produce(frame, [name + DLQ_SUFFIX])
+
+    def take(self, batch: MicroBatch) -> list[Outgoing]:
+        """Keep a micro-batch's rows for writing, write if it is time, and return its dead letters."""
+        letters: list[Outgoing] = []
+        try:
+            if not batch.idle:
+                letters = self._keep(batch)
+            if self._parts and not batch.more and not self._away and self._due(batch):
+                self._write()
+        except StoreUnavailable as error:
+            self._note_away(error)
+        return letters
+
+    def add(self, *_: object, **__: object) -> None:
+        """Quix's way in for single values; micro-batches come by :meth:`take`."""
+        raise TypeError("a TableSink takes micro-batches")
+
+    def flush(self) -> None:
+        """Called when a checkpoint commits: all that was taken is durable when this returns.
+
+        Raises SinkBackpressureError while the store is away: Quix pauses, seeks back, and reads again later.
+        """
+        try:
+            if self._spoiled:
+                raise StoreUnavailable("the store's counts could not be read", hint="wait for the store")
+            self._write()
+        except StoreUnavailable as error:
+            self._note_away(error)
+            raise SinkBackpressureError(retry_after=RETRY_S) from error
+        if self._away:
+            self._away = False
+            log.warning("the store is back")
+
+    def on_paused(self) -> None:
+        """What waits will be read again."""
+        self._drop()
+
+    def forget(self, partitions: set[Partition]) -> None:
+        """Let go of partitions that are another's now."""
+        for partition in partitions:
+            self._parts.pop(partition, None)
+            self._durable.pop(partition, None)
+
+    def _note_away(self, error: StoreUnavailable) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("the store is away; readings wait in the broker", extra={"reason": error.message})
+
+    def _drop(self) -> None:
+        self._parts.clear()
+        self._rows = 0
+        self._spoiled = False
+
+    def _due(self, batch: MicroBatch) -> bool:
+        waited = time.monotonic() - self._waiting_since
+        return batch.idle or self._rows >= WRITE_AT_ROWS or waited >= WRITE_AFTER_S
+
+    def _keep(self, batch: MicroBatch) -> list[Outgoing]:
+        partition = (batch.topic, batch.partition)
+        if partition not in self._durable:
+            try:
+                self._durable = {where: kept.next_offset for where, kept in self._store.progress().items()}
+            except StoreUnavailable:
+                # Without the counts nothing may be kept: the flush must fail, and all is read again.
+                self._spoiled = True
+                raise
+        durable = self._durable.setdefault(partition, 0)
+        if batch.first_offset < durable < batch.next_offset:
+            # The store has counted up to the middle of it, and must be told of the two parts apart.
+            letters = self._keep_part(partition, batch.before(durable), apart=False)
+            return letters + self._keep_part(partition, batch.since(durable), apart=True)
+        return self._keep_part(partition, batch, apart=batch.first_offset == durable)
+
+    def _keep_part(self, partition: Partition, batch: MicroBatch, *, apart: bool) -> list[Outgoing]:
+        decoded = self._decoders[batch.topic].decode(batch.values, batch)
+        parts = self._parts.setdefault(partition, [])
+        if not parts or apart:
+            parts.append(Part(partition, batch.first_offset, batch.next_offset))
+        part = parts[-1]
+        part.next_offset = batch.next_offset
+        if len(decoded.batch):
+            part.batches.append(decoded.batch)
+        ledger.tally(part.counts, len(batch), decoded.refused)
+        part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
+        if not self._rows:
+            self._waiting_since = time.monotonic()
+        self._rows += len(decoded.batch) or 1
+        return [_dead_letter(batch, refused) for refused in decoded.refused]
+
+    def _write(self) -> None:
+        """Write everything that waits; it waits on if the store is away."""
+        durable: dict[Partition, int] = {}
+        with self._store.together():
+            for parts in self._parts.values():
+                for part in parts:
+                    durable[part.partition] = self._write_part(part)
+        self._durable.update(durable)
+        self._drop()
+
+    def _write_part(self, part: Part) -> int:
+        topic, partition = part.partition
+        table = self._tables[topic]
+        names = [column.name for column in (*table.columns, *table.tags)]
+        position = Position(topic, partition, part.first_offset, part.next_offset, part.counts)
+        return self._store.write(table, Batch.joined(part.batches, names), position).next_offset
+
+
+def _dead_letter(batch: MicroBatch, refused: Refused) -> Outgoing:
+    """The message with its bytes unchanged, and why it was refused, where it stood and when, in its headers."""
+    place = refused.place
+    stamp = to_datetime(batch.timestamp_ms(place) * 1_000).isoformat(timespec="milliseconds")
+    headers = {
+        "reason": refused.reason,
+        "detail": refused.detail,
+        "topic": batch.topic,
+        "partition": str(batch.partition),
+        "offset": str(batch.offset(place)),
+        "time": stamp,
+    }
+    return Outgoing(
+        topic=batch.topic + DLQ_SUFFIX,
+        key=batch.key(place),
+        value=batch.values[place] or b"",
+        timestamp_ms=batch.polled_ms,
+        headers=[(name, text.encode()) for name, text in headers.items()],
+    )
