@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -19,7 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.batch import Int64s
-from headrace.pipeline.model import Time
+
+if TYPE_CHECKING:
+    # The pipeline's checks ask this module for the formats, so it cannot wait for them.
+    from headrace.pipeline.model import Time
 
 EPOCH_FORMATS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -4,6 +4,7 @@ Processors keep their counts in their state and publish them, in the same checkp
 ``headrace.ledger``; sinks keep theirs in the store, beside the rows. Both are durable, and both say up to
 which offset they count, so they can be added up at any time:
 
+    offsets   =  messages + gaps                               (gaps: transaction markers, expired messages)
     messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
     readings  =  stored + duplicate + dropped                  (sink)
     readings  =  windowed + late + filtered                    (stream)
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from headrace.pipeline.tables import LEDGER_TOPIC
 from headrace.stores.port import Progress
@@ -45,9 +46,15 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
-def tally(counts: dict[str, int], messages: int, refused: Iterable[Refused]) -> None:
-    """Add what a decoder did to a partition's counts: messages, and refused by reason."""
+def tally(counts: dict[str, int], messages: int, covered: int, refused: Iterable[Refused]) -> None:
+    """Add what a decoder did to a partition's counts: messages, and refused by reason.
+
+    ``covered`` is how many offsets that took: more than messages where transaction markers, compaction or
+    retention left offsets without one. Those are counted as ``gaps``.
+    """
     counts["messages"] = counts.get("messages", 0) + messages
+    if covered > messages:
+        counts["gaps"] = counts.get("gaps", 0) + covered - messages
     for one in refused:
         name = f"refused:{one.reason}"
         counts[name] = counts.get(name, 0) + 1
@@ -106,7 +113,7 @@ class Line:
     @property
     def missed(self) -> int:
         """Messages that are neither read nor waiting; 0 in a sound ledger."""
-        return self.produced - self.behind - self.messages
+        return self.produced - self.behind - self.messages - self.counts.get("gaps", 0)
 
     @property
     def sound(self) -> bool:
@@ -117,8 +124,7 @@ class Line:
 def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int]) -> list[Line]:
     """The ledger's lines: entries summed over partitions, against the broker's ``ends`` (next offsets).
 
-    Offsets begin at 0 when a topic is made, so a partition's end is how many messages it was ever given. (In
-    topics that transactions write into, the markers take offsets too: there ``missed`` counts them.)
+    Offsets begin at 0 when a topic is made, so a partition's end is how many offsets it was ever given.
     """
     lines: dict[tuple[str, str, str], Line] = {}
     for entry in entries:
@@ -139,19 +145,28 @@ class LedgerReader:
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._consumer.assign([TopicPartition(LEDGER_TOPIC, 0, 0)])
+        self._consumer.assign([TopicPartition(LEDGER_TOPIC, 0, OFFSET_BEGINNING)])
         self.entries: dict[bytes, Entry] = {}
+        self._at_end = False
 
-    def refresh(self, timeout_s: float = 2.0) -> list[Entry]:
-        """Read up to the topic's present end; all entries. Raises KafkaException when the broker is away."""
+    def close(self) -> None:
+        """Close the consumer."""
+        self._consumer.close()
+
+    def refresh(self, timeout_s: float = 5.0) -> list[Entry]:
+        """All entries as they are now; the first call reads the topic to its end, the others what has come.
+
+        Raises KafkaException when the broker refuses.
+        """
         while True:
-            message = self._consumer.poll(timeout_s)
+            message = self._consumer.poll(0 if self._at_end else timeout_s)
             if message is None:
                 break
             error = message.error()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    break
+                    self._at_end = True
+                    continue
                 if error.retriable():
                     continue
                 raise KafkaException(error)

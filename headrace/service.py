@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from headrace import logs
+from headrace.children import follow_parent
 from headrace.errors import HeadraceError
 from headrace.pipeline import Pipeline, load
 from headrace.settings import Settings, add_flags, from_flags
@@ -28,6 +29,7 @@ def parser(service: str, description: str, *flags: str) -> argparse.ArgumentPars
 
 def settle(service: str, flags: argparse.Namespace) -> tuple[Settings, Pipeline]:
     """Settings and pipeline of a service, with its logs configured. Raises what is wrong with them."""
+    follow_parent()
     settings = from_flags(flags)
     logs.configure(service, settings.log)
     return settings, load(settings.pipeline)

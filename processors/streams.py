@@ -8,10 +8,11 @@ from typing import Any
 
 from headrace import ledger
 from headrace.batch import Batch
+from headrace.errors import StateError
 from headrace.pipeline import Pipeline, into, stream_topic
 from headrace.pipeline.tables import LEDGER_TOPIC
 from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
-from headrace.wire import Decoder, Encoder
+from headrace.wire import Decoder, Encoder, Refused
 from processors.windows import Windowed, WindowSpec
 from processors.windows.state import changed_pieces, restore
 from processors.windows.watermark import NEVER
@@ -54,7 +55,9 @@ class TopicStreams:
     def _apply(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, state: Any) -> Iterable[Outgoing]:
         streams = self._open.get(batch.partition)
         if streams is None:
-            streams = self._open[batch.partition] = {name: self._restore(name, state) for name in self._specs}
+            streams = self._open[batch.partition] = {
+                name: self._restore(name, batch.partition, state) for name in self._specs
+            }
         return self.process(batch, streams)
 
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> list[Outgoing]:
@@ -64,7 +67,8 @@ class TopicStreams:
         if batch.idle:
             for name, opened in streams.items():
                 outcome = opened.windowed.tick(now_us)
-                opened.dirty = opened.dirty or outcome.results is not None
+                opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
+                self._cover(opened, batch, 0, ())
                 self._emit(name, outcome.results, batch, outgoing)
         else:
             # A state can only be ahead of the offsets when it was committed and they were not: what it has
@@ -79,14 +83,19 @@ class TopicStreams:
                     of_stream = fresh.since(opened.next_offset)
                     again = self._decoder.decode(of_stream.values, of_stream)
                     own, refused = again.batch, again.refused
-                ledger.tally(opened.windowed.counts, len(of_stream), refused)
+                self._cover(opened, batch, len(of_stream), refused)
                 outcome = opened.windowed.add(own, now_us)
-                opened.next_offset = max(opened.next_offset, batch.next_offset)
                 opened.dirty = True
                 self._emit(name, outcome.results, batch, outgoing)
         for name, opened in streams.items():
             self._publish(name, opened, batch, outgoing)
         return outgoing
+
+    def _cover(self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused]) -> None:
+        """Count the messages, and what offsets carried none, up to the end of a batch."""
+        covered = max(batch.next_offset - max(opened.next_offset, 0), 0)
+        ledger.tally(opened.windowed.counts, messages, covered, refused)
+        opened.next_offset = max(opened.next_offset, batch.next_offset)
 
     def _emit(self, name: str, results: Batch | None, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
         if results is None:
@@ -109,15 +118,26 @@ class TopicStreams:
             topic=self._topic,
             partition=batch.partition,
             next_offset=max(opened.next_offset, 0),
-            counts={**windowed.counts, "open": len(windowed.accumulators), "devices": len(windowed.devices.names)},
+            counts={
+                **windowed.counts,
+                "open": len(windowed.accumulators),
+                "in_open": windowed.accumulators.readings(),
+                "devices": len(windowed.devices.names),
+            },
             watermark_us=None if windowed.clock_us == NEVER else windowed.clock_us,
         )
         outgoing.append(Outgoing(LEDGER_TOPIC, entry.key, ledger.encode(entry), batch.polled_ms))
 
-    def _restore(self, name: str, state: Any) -> Open:
+    def _restore(self, name: str, partition: int, state: Any) -> Open:
         if self._reset:
             return Open(Windowed(self._specs[name]), -1)
         windowed, next_offset = restore(self._specs[name], lambda piece: state.get_bytes(f"{name}/{piece}"))
+        if next_offset > (end := self._app.end_offset(self._topic, partition)):
+            raise StateError(
+                f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"
+                f" at {end}: it was made on another broker, or the topic was made anew",
+                hint="start over with --reset-state, or name another folder with --data",
+            )
         return Open(windowed, next_offset)
 
     def save(self) -> None:

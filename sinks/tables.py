@@ -31,7 +31,7 @@ log = logging.getLogger("headrace.sinks")
 Partition = tuple[str, int]
 
 WRITE_AFTER_S = 0.04
-"""How long rows wait for company while a store is written to: short of what a person sees, long enough for few writes."""
+"""How long rows wait for company while a store is written to: short of what a person sees, and writes are few."""
 WRITE_AT_ROWS = 20_000
 RETRY_S = 1.0
 
@@ -61,6 +61,8 @@ class TableSink(BaseSink):
         self._rows = 0
         self._waiting_since = 0.0
         self._durable: dict[Partition, int] = {}
+        self._reach: dict[Partition, int] = {}
+        """The next offset that what is kept or written of each partition reaches to."""
         self._away = False
         self._spoiled = False
         app.on_gone(self.forget)
@@ -73,7 +75,7 @@ class TableSink(BaseSink):
         """Keep a micro-batch's rows for writing, write if it is time, and return its dead letters."""
         letters: list[Outgoing] = []
         try:
-            if not batch.idle:
+            if not batch.idle or self._reach.get((batch.topic, batch.partition), 0) < batch.next_offset:
                 letters = self._keep(batch)
             if self._parts and not batch.more and not self._away and self._due(batch):
                 self._write()
@@ -110,6 +112,7 @@ class TableSink(BaseSink):
         for partition in partitions:
             self._parts.pop(partition, None)
             self._durable.pop(partition, None)
+            self._reach.pop(partition, None)
 
     def _note_away(self, error: StoreUnavailable) -> None:
         if not self._away:
@@ -118,6 +121,7 @@ class TableSink(BaseSink):
 
     def _drop(self) -> None:
         self._parts.clear()
+        self._reach.clear()
         self._rows = 0
         self._spoiled = False
 
@@ -137,20 +141,23 @@ class TableSink(BaseSink):
         durable = self._durable.setdefault(partition, 0)
         if batch.first_offset < durable < batch.next_offset:
             # The store has counted up to the middle of it, and must be told of the two parts apart.
-            letters = self._keep_part(partition, batch.before(durable), apart=False)
-            return letters + self._keep_part(partition, batch.since(durable), apart=True)
-        return self._keep_part(partition, batch, apart=batch.first_offset == durable)
+            return self._keep_part(batch.before(durable)) + self._keep_part(batch.since(durable))
+        return self._keep_part(batch)
 
-    def _keep_part(self, partition: Partition, batch: MicroBatch, *, apart: bool) -> list[Outgoing]:
-        decoded = self._decoders[batch.topic].decode(batch.values, batch)
+    def _keep_part(self, batch: MicroBatch) -> list[Outgoing]:
+        partition = (batch.topic, batch.partition)
+        durable = self._durable[partition]
         parts = self._parts.setdefault(partition, [])
-        if not parts or apart:
+        if not parts or parts[-1].next_offset <= durable < batch.next_offset:
             parts.append(Part(partition, batch.first_offset, batch.next_offset))
         part = parts[-1]
         part.next_offset = batch.next_offset
+        decoded = self._decoders[batch.topic].decode(batch.values, batch)
         if len(decoded.batch):
             part.batches.append(decoded.batch)
-        ledger.tally(part.counts, len(batch), decoded.refused)
+        reached = self._reach.get(partition, durable)
+        ledger.tally(part.counts, len(batch), batch.next_offset - reached, decoded.refused)
+        self._reach[partition] = max(reached, batch.next_offset)
         part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
         if not self._rows:
             self._waiting_since = time.monotonic()
@@ -166,6 +173,7 @@ class TableSink(BaseSink):
                     durable[part.partition] = self._write_part(part)
         self._durable.update(durable)
         self._drop()
+        self._reach = dict(self._durable)
 
     def _write_part(self, part: Part) -> int:
         topic, partition = part.partition

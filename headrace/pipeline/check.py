@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from headrace.errors import ExpressionError
 from headrace.event_time import EPOCH_FORMATS
+from headrace.pipeline.check_producers import producer_mistakes
 from headrace.pipeline.model import Field, FieldType, Pipeline, Replay, Simulate, Stream, Topic
 from headrace.pipeline.nearest import nearest_name
 from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, all_tables, into
@@ -183,6 +184,8 @@ def _producer(pipeline: Pipeline, name: str, producer: Simulate | Replay, note: 
         producer.name.format(n=1, topic=producer.topic)
     except (KeyError, IndexError, ValueError):
         note((*at, "name"), f"{producer.name!r} is no pattern", 'write {n} for the number, as "meter-{n:04}"')
+    for path, problem, fix in producer_mistakes(producer, topic):
+        note((*at, *path), problem, fix)
 
 
 def _panels(pipeline: Pipeline, note: Note) -> None:

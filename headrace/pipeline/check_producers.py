@@ -98,7 +98,7 @@ def fits(value: Any, field: Field) -> bool:
         return False
     if field.type == "time":
         try:
-            return datetime.fromisoformat(value).tzinfo is not None
+            return datetime.fromisoformat(str(value)).tzinfo is not None
         except ValueError:
             return False
     return True

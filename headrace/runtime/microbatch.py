@@ -49,20 +49,23 @@ class MicroBatch:
     """The messages of one partition from one poll, in the order of their offsets; none in an ``idle`` one.
 
     ``more`` says that further rows of the same poll follow, so that a sink may wait and write once.
-    ``polled_ms`` is the wall time of the poll.
+    ``polled_ms`` is the wall time of the poll. An idle one's ``first_offset`` and ``next_offset`` are the
+    partition's end.
     """
 
     __slots__ = ("_messages", "first_offset", "more", "next_offset", "partition", "polled_ms", "topic", "values")
 
-    def __init__(self, topic: str, partition: int, messages: Sequence[Message], *, polled_ms: int) -> None:
+    def __init__(
+        self, topic: str, partition: int, messages: Sequence[Message], *, polled_ms: int, end: int = 0
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.polled_ms = polled_ms
         self.more = False
         self._messages = messages
         self.values: list[bytes | None] = list(map(Message.value, messages))
-        self.first_offset: int = messages[0].offset() if messages else IDLE_OFFSET
-        self.next_offset: int = messages[-1].offset() + 1 if messages else IDLE_OFFSET
+        self.first_offset: int = messages[0].offset() if messages else end
+        self.next_offset: int = messages[-1].offset() + 1 if messages else end
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -95,7 +98,7 @@ class MicroBatch:
         return self._part([message for message in self._messages if message.offset() < offset])
 
     def _part(self, messages: Sequence[Message]) -> MicroBatch:
-        batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms)
+        batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms, end=self.next_offset)
         batch.more = self.more
         return batch
 
@@ -194,7 +197,8 @@ class MicroBatchConsumer(InternalConsumer):
             due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
             if now >= due and (partition[0], partition[1]) not in self._paused():
                 silence.said = now
-                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms)))
+                end = self._end_offsets[partition]
+                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=end)))
 
     def _by_partition(self, messages: list[Message], now: float) -> dict[Partition, list[Message]]:
         grouped: dict[Partition, list[Message]] = {}
@@ -214,9 +218,9 @@ class MicroBatchConsumer(InternalConsumer):
         else:
             for message, of, number in zip(messages, topics, partitions, strict=True):
                 grouped.setdefault((of, number), []).append(message)
-        for partition in grouped:
+        for partition, of_partition in grouped.items():
             silence = self._ends.get(partition)
-            if silence is not None and not self._at_end_after(partition, grouped[partition]):
+            if silence is not None and not self._at_end_after(partition, of_partition):
                 del self._ends[partition]
         return grouped
 
@@ -337,7 +341,7 @@ class MicroBatchApplication(Application):
         )
 
     def _hook_checkpoints(self) -> None:
-        """Store no offset for idle rows, remember where a checkpoint begins, and let state be written before it ends."""
+        """Store no offset for idle rows, know where a checkpoint begins, and let state be written before it ends."""
         context, consumer = self._processing_context, cast(MicroBatchConsumer, self._consumer)
         store_offset, commit_checkpoint = context.store_offset, context.commit_checkpoint
 
@@ -394,6 +398,11 @@ class MicroBatchApplication(Application):
     def flush_at_commit(self, sink: BaseSink) -> None:
         """Flush a sink that is fed otherwise than by ``StreamingDataFrame.sink`` with each checkpoint."""
         self._sink_manager.register(sink)
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """The offset that the partition's next message will have."""
+        where = TopicPartition(topic, partition)
+        return self._consumer.get_watermark_offsets(where, timeout=30)[1]
 
     def state(self, topic: str, partition: int) -> Any:
         """The state of a topic's partition, within the checkpoint that is open."""

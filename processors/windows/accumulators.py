@@ -56,6 +56,10 @@ class Accumulators:
         """How many rows are open."""
         return len(self.live) - len(self._free)
 
+    def readings(self) -> int:
+        """How many readings the open rows hold."""
+        return int(self.columns["count"][self.live].sum())
+
     def take(self, slots: Sequence[int], windows: Sequence[int]) -> list[int]:
         """Fresh rows for these devices and windows."""
         n = len(slots)

@@ -1,0 +1,101 @@
+"""Looking into the broker: topics with their counts and lag, and a topic's messages, readable."""
+
+from __future__ import annotations
+
+import sys
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from rich.console import Console
+from rich.table import Table as Grid
+
+from headrace.errors import BrokerError
+from headrace.event_time import to_datetime
+from headrace.pipeline import Pipeline
+from headrace.pipeline.nearest import nearest_name
+from headrace.topics import reaches, reader, wait_for_broker
+
+GROUPS = ("processors", "sinks")
+PATIENCE_S = 10.0
+
+
+def list_topics(broker: str, pipeline: Pipeline) -> None:
+    """Print every topic with its partitions, messages, and how far each group is behind.
+
+    Raises BrokerError when no broker answers.
+    """
+    admin = wait_for_broker(broker, patience_s=PATIENCE_S)
+    names = sorted(admin.list_topics(timeout=10).topics)
+    consumers = {group: reader(broker, f"{pipeline.name}-{group}") for group in GROUPS}
+    grid = Grid("topic", "partitions", "messages", *(f"{group} behind" for group in GROUPS), box=None)
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    try:
+        for name in names:
+            reach = reaches(consumers["sinks"], name)
+            kept = sum(r.end - r.begin for r in reach.values())
+            lags = [_lag(consumer, name, {n: r.end for n, r in reach.items()}) for consumer in consumers.values()]
+            grid.add_row(name, f"{len(reach)}", f"{kept:,}", *("-" if lag is None else f"{lag:,}" for lag in lags))
+    finally:
+        for consumer in consumers.values():
+            consumer.close()
+    Console(width=None if sys.stdout.isatty() else 200).print(grid)
+
+
+def _lag(consumer: Consumer, topic: str, ends: dict[int, int]) -> int | None:
+    """How many messages the group has not committed; None if it does not read the topic."""
+    committed = consumer.committed([TopicPartition(topic, n) for n in ends], timeout=10)
+    known: dict[int, int] = {tp.partition: tp.offset for tp in committed if tp.offset >= 0}
+    if not known:
+        return None
+    behind: int = sum(end - known.get(partition, 0) for partition, end in ends.items())
+    return behind
+
+
+def tail(broker: str, topic: str, *, newest: int, follow: bool) -> None:
+    """Print the topic's ``newest`` messages in the order of their times, then what comes.
+
+    Raises BrokerError when there is no such topic.
+    """
+    admin = wait_for_broker(broker, patience_s=PATIENCE_S)
+    names = admin.list_topics(timeout=10).topics
+    if topic not in names:
+        raise BrokerError(f"there is no topic {topic!r}", hint=nearest_name(topic, names))
+    consumer = reader(broker)
+    try:
+        reach = reaches(consumer, topic)
+        consumer.assign([TopicPartition(topic, n, max(r.begin, r.end - newest)) for n, r in reach.items()])
+        open_ends = {n for n, r in reach.items() if r.end > r.begin}
+        backlog: list[Message] = []
+        while open_ends:
+            for message in consumer.consume(1_000, timeout=0.2):
+                if _ends(message):
+                    open_ends.discard(message.partition())
+                else:
+                    backlog.append(message)
+        backlog.sort(key=lambda message: message.timestamp()[1])
+        for message in backlog[-newest:] if newest > 0 else []:
+            print(readable(message), flush=True)
+        while follow:
+            for message in consumer.consume(1_000, timeout=0.2):
+                if not _ends(message):
+                    print(readable(message), flush=True)
+    finally:
+        consumer.close()
+
+
+def readable(message: Message) -> str:
+    """A message on one line: time, place, key, headers, value."""
+    stamp = to_datetime(message.timestamp()[1] * 1_000).isoformat(timespec="milliseconds")
+    key = (message.key() or b"").decode(errors="replace")
+    headers = "".join(f" {name}={value.decode(errors='replace')}" for name, value in message.headers() or ())
+    value = (message.value() or b"").decode(errors="backslashreplace")
+    return f"{stamp} {message.partition()}/{message.offset()} {key}{headers} {value}"
+
+
+def _ends(message: Message) -> bool:
+    error = message.error()
+    if error is None:
+        return False
+    if error.code() == KafkaError._PARTITION_EOF or error.retriable():
+        return True
+    raise KafkaException(error)
