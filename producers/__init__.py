@@ -1,0 +1,1 @@
+"""What feeds the topics: simulated devices and replayed recordings."""
