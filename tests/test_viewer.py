@@ -1,0 +1,360 @@
+"""The viewer from outside: its server, its gate, its assets, its manners. The store is a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import perspective
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+from viewer_line import PIPELINE, START_US, Line, Viewer, viewing, wait_for
+
+from viewer.assets import PERSPECTIVE, STATIC
+from viewer.engine import VERSION
+from viewer.gate import READING, Gate, Malformed, error, fields
+from viewer.server import CONTENT_SECURITY_POLICY, MAX_CLIENTS
+
+SERIES = "meters series 5000"
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    made = Line(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+    """A viewer with two rows, for tests that only look."""
+    line = Line(tmp_path_factory.mktemp("viewer"))
+    line.put("meters", ["a", "b"], [START_US, START_US], current=[1.5, 2.5], room=["hall", "attic"])
+    with viewing(line) as viewer:
+        wait_for(lambda: viewer.rows("meters") == 2)
+        yield viewer
+    line.close()
+
+
+# The gate, by its bytes
+
+
+def request(field: int, *, number: int = 7, entity: bytes = b"t", value: bytes = b"") -> bytes:
+    """A request as the engine's clients write it."""
+    tag = field << 3 | 2
+    varint = bytes([tag]) if tag < 128 else bytes([tag & 127 | 128, tag >> 7])
+    return bytes([8, number, 18, len(entity)]) + entity + varint + bytes([len(value)]) + value
+
+
+@pytest.mark.parametrize("field", sorted({27, 28, 31, 32, 33, 38, 9, 42, 50, 99} - READING))
+def test_gate_refuses_what_changes_a_table_and_what_it_does_not_know(field: int) -> None:
+    refused = Gate().refusal(request(field))
+    assert refused is not None
+    answer = dict(fields(refused))
+    assert (answer[1], answer[2]) == (7, b"t")
+    assert b"read-only" in dict(fields(answer[50]))[1]
+
+
+@pytest.mark.parametrize("field", sorted(READING))
+def test_gate_lets_reading_through(field: int) -> None:
+    assert Gate().refusal(request(field)) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        request(5) + request(33),
+        request(33) + request(5),
+        request(5)[:-1] + b"\x05",
+        b"\xff" * 12,
+        bytes([8, 7, 5 << 3 | 3]),
+        bytes([8, 7, 5 << 3 | 0, 1]),
+    ],
+    ids=["empty", "two-requests", "two-requests-turned", "cut-short", "no-varint", "group", "wrong-wire-type"],
+)
+def test_gate_refuses_malformed_requests(message: bytes) -> None:
+    assert Gate().refusal(message) is not None
+
+
+def test_gate_caps_views_and_counts_those_that_were_deleted_or_refused() -> None:
+    gate = Gate(max_views=2)
+    view = lambda name: b"\x0a" + bytes([len(name)]) + name  # noqa: E731
+    assert gate.refusal(request(6, number=1, value=view(b"v1"))) is None
+    assert gate.refusal(request(6, number=2, value=view(b"v2"))) is None
+    assert b"2 views" in (gate.refusal(request(6, number=3, value=view(b"v3"))) or b"")
+    gate.refusal(request(11, number=4, entity=b"v1"))
+    assert gate.views == 1
+    gate.answered(error(2, b"t", "no such column"))
+    assert gate.views == 0
+
+
+def test_protobuf_cut_short_is_named() -> None:
+    with pytest.raises(Malformed, match="cut short"):
+        list(fields(b"\x08"))
+
+
+# The gate over a real connection, with the engine's own client
+
+
+class Page:
+    """A page's connection, as a browser's client has it."""
+
+    def __init__(self, connection: WebSocketClientConnection) -> None:
+        self._connection = connection
+        self.client = perspective.AsyncClient(self._send)
+        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._reading = asyncio.ensure_future(self._read())
+
+    async def _send(self, message: bytes) -> None:
+        await self._connection.write_message(bytes(message), binary=True)
+
+    async def _read(self) -> None:
+        while (message := await self._connection.read_message()) is not None:
+            if isinstance(message, str):
+                self.told.put_nowait(json.loads(message))
+            else:
+                await self.client.handle_response(message)
+
+    async def close(self) -> None:
+        self._connection.close()
+        await self._reading
+
+
+def with_page(viewer: Viewer, use: Callable[[Page], Awaitable[None]]) -> None:
+    async def run() -> None:
+        page = Page(await connect(viewer))
+        try:
+            await asyncio.wait_for(use(page), 30)
+        finally:
+            await page.close()
+
+    asyncio.run(run())
+
+
+async def connect(viewer: Viewer, **headers: str) -> WebSocketClientConnection:
+    return await websocket_connect(HTTPRequest(viewer.url.replace("http", "ws") + "websocket", headers=headers))
+
+
+async def leave(connection: WebSocketClientConnection) -> None:
+    connection.close()
+    while await connection.read_message() is not None:
+        pass
+
+
+Change = Callable[[Any, Any], Awaitable[Any]]
+CHANGES: dict[str, Change] = {
+    "make_table": lambda client, _: client.table({"a": [1]}, name="mine"),
+    "update": lambda _, table: table.update({"#row": [0], "current (A)": [9.0]}),
+    "replace": lambda _, table: table.replace({"#row": [0], "current (A)": [9.0]}),
+    "clear": lambda _, table: table.clear(),
+    "remove": lambda _, table: table.remove([0]),
+    "delete": lambda _, table: table.delete(),
+    "join": lambda client, _: client.join(SERIES, SERIES, "device", name="joined"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_page_cannot_change_a_table(shared: Viewer, change: str) -> None:
+    async def use(page: Page) -> None:
+        table = await page.client.open_table(SERIES)
+        before = await (await table.view()).to_json()
+        with pytest.raises(perspective.PerspectiveError, match="read-only"):
+            await CHANGES[change](page.client, table)
+        assert await (await table.view()).to_json() == before
+
+    with_page(shared, use)
+
+
+def test_page_reads_rows_and_is_told_the_status(shared: Viewer) -> None:
+    async def use(page: Page) -> None:
+        table = await page.client.open_table("meters last 5000")
+        rows = await (await table.view(columns=["device", "current (A)", "room"])).to_json()
+        assert sorted((row["device"], row["current (A)"], row["room"]) for row in rows) == [
+            ("a", 1.5, "hall"),
+            ("b", 2.5, "attic"),
+        ]
+        assert (await page.told.get())["tables"]["meters"]["rows"] == 2
+
+    with_page(shared, use)
+
+
+def test_views_of_a_page_are_capped(shared: Viewer) -> None:
+    async def use(page: Page) -> None:
+        table = await page.client.open_table(SERIES)
+        views = [await table.view() for _ in range(100)]
+        with pytest.raises(perspective.PerspectiveError, match="100 views"):
+            await table.view()
+        await views[0].delete()
+        assert await (await table.view()).num_rows() == 2
+
+    with_page(shared, use)
+
+
+def test_message_beyond_the_bound_ends_the_connection(shared: Viewer) -> None:
+    async def use() -> None:
+        connection = await connect(shared)
+        await connection.write_message(b"x" * 300_000, binary=True)
+        while await connection.read_message() is not None:
+            pass
+        assert connection.close_code == 1009
+        connection.close()
+
+    asyncio.run(asyncio.wait_for(use(), 30))
+
+
+def test_connections_are_capped(line: Line) -> None:
+    line.open()
+
+    async def use(viewer: Viewer) -> None:
+        pages = [await connect(viewer) for _ in range(MAX_CLIENTS)]
+        with pytest.raises(HTTPClientError) as refused:
+            await connect(viewer)
+        assert refused.value.code == 503
+        for page in pages:
+            await leave(page)
+
+    with viewing(line) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 30))
+        wait_for(lambda: viewer.status()["clients"] == 0)
+
+
+# Origins, headers, assets
+
+
+def test_foreign_origin_is_refused(shared: Viewer) -> None:
+    async def use() -> None:
+        own = await connect(shared, Origin=shared.url.rstrip("/"))
+        await leave(own)
+        for foreign in ("http://evil.example", f"http://127.0.0.1:{shared.port + 1}", "null"):
+            with pytest.raises(HTTPClientError) as refused:
+                await connect(shared, Origin=foreign)
+            assert refused.value.code == 403
+
+    asyncio.run(asyncio.wait_for(use(), 30))
+
+
+def test_foreign_name_for_a_local_viewer_is_refused(shared: Viewer) -> None:
+    assert shared.get("status", Host=f"evil.example:{shared.port}")[0] == 403
+    assert shared.get("status", Host=f"localhost:{shared.port}")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["", "page.js", "page.css", "icon.svg", "status", "healthz", "panels", "nowhere"])
+def test_policy_is_on_every_answer(shared: Viewer, path: str) -> None:
+    code, headers, body = shared.get(path)
+    assert code == (404 if path == "nowhere" else 200)
+    assert headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert body
+
+
+def test_page_names_the_assets_of_the_installed_version(shared: Viewer) -> None:
+    page = shared.get("")[2].decode()
+    assert "{{" not in page
+    assert f'data-assets="/assets/perspective/{VERSION}"' in page
+    assert perspective.__version__ == VERSION
+
+
+def test_the_wheel_carries_the_page_as_the_viewer_expects_it() -> None:
+    """Names inside Perspective that the page leans on: an upgrade that moves them fails here first."""
+    script, style = (STATIC / name for name in PERSPECTIVE)
+    text = script.read_text(encoding="utf-8")
+    exported = re.findall(r"export\s*\{([^}]*)\}", text[-2000:])
+    assert exported
+    assert re.search(r"\bready\b", exported[-1])
+    assert "__wasm_module__" in text
+    for name in ("restoreWorkspace", "saveWorkspace", "eject", "legend_width_px", "facet_mode", "bg_mode", "bg_color"):
+        assert name in text, name
+    assert "Pro Dark" in style.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PERSPECTIVE)
+def test_perspective_is_served_compressed_and_for_ever(shared: Viewer, name: str) -> None:
+    path = f"assets/perspective/{VERSION}/{name}"
+    code, headers, body = shared.get(path, Accept_Encoding="gzip")
+    assert (code, headers["Content-Encoding"]) == (200, "gzip")
+    assert "immutable" in headers["Cache-Control"]
+    assert len(body) < (STATIC / name).stat().st_size
+    plain = shared.get(path)
+    assert plain[2] == (STATIC / name).read_bytes()
+    assert shared.get(path, If_None_Match=plain[1]["Etag"])[0] == 304
+
+
+def test_panels_name_tables_that_the_engine_has(shared: Viewer) -> None:
+    panels = json.loads(shared.get("panels")[2])
+
+    async def use(page: Page) -> None:
+        names = set(await page.client.get_hosted_table_names())
+        assert {panel["table"] for panel in panels["panels"].values()} == names
+
+    with_page(shared, use)
+
+
+# Manners of the service
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_it_in_order(line: Line, number: signal.Signals) -> None:
+    line.put("meters", ["a"], [START_US], current=[1.0])
+    with viewing(line) as viewer:
+        wait_for(lambda: viewer.rows("meters") == 1)
+        assert viewer.stop(number) == 0
+        assert viewer.log.read_text(encoding="utf-8") == ""
+
+
+def test_store_that_is_absent_is_waited_for(line: Line) -> None:
+    with viewing(line) as viewer:
+        assert "no store" in wait_for(
+            lambda: (viewer.status()["waiting"] or "").partition("waiting for the store: ")[2]
+        )
+        line.put("meters", ["a"], [START_US], current=[1.0])
+        wait_for(lambda: viewer.rows("meters") == 1)
+        wait_for(lambda: viewer.status()["waiting"] is None)
+        log = viewer.log.read_text(encoding="utf-8")
+        assert log.count("waiting for the store") == 1
+        assert log.count("the store is there") == 1
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "viewer", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_port_that_is_taken_is_named_with_its_flag(line: Line) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("--pipeline", str(line.file), "--store", line.url, "--port", str(port))
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[0] == f"error: port {port}, wanted for the page, is in use"
+    assert "--port" in ended.stderr.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "said"),
+    [
+        (PIPELINE + '[[panels]]\ntitle = "x"\nkind = "lines"\nof = "metres"\n', [], "no topic or stream 'metres'"),
+        (PIPELINE + '[[panels]]\ntitle = "x"\nkind = "lines"\nof = "meters"\ncolumns = ["note"]\n', [], "number"),
+        (PIPELINE, ["--store", "mysql://x"], "--store is 'mysql://x'"),
+        (PIPELINE, ["--host", "no.such.host.invalid"], "--host is 'no.such.host.invalid'"),
+        (PIPELINE, ["--port", "http"], "--port is 'http'"),
+    ],
+    ids=["panel-of-nothing", "lines-of-text", "store", "host", "port"],
+)
+def test_mistake_is_told_in_lines_with_exit_code_2(tmp_path: Path, text: str, flags: list[str], said: str) -> None:
+    file = tmp_path / "pipeline.toml"
+    file.write_text(text, encoding="utf-8")
+    ended = run("--pipeline", str(file), "--store", f"sqlite:///{tmp_path / 'store.db'}", "--port", "0", *flags)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "hint: " in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,343 @@
+"""The page's server: Perspective's assets, our page, a read-only websocket, and what is going on as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketClosedError, WebSocketHandler
+
+from headrace import __version__
+from headrace.errors import PortTaken, SettingsError
+from viewer.assets import PERSPECTIVE, Asset, page_asset, perspective_asset
+from viewer.engine import VERSION, Engine, Session
+from viewer.feed import Feed
+from viewer.gate import Gate
+from viewer.panels import Page
+
+log = logging.getLogger(__name__)
+
+MAX_CLIENTS = 32
+MAX_MESSAGE = 256 * 1024
+"""A request of a page is some hundred bytes; a long expression some thousand."""
+MAX_PENDING = 500
+"""Requests of one page that wait for the engine."""
+MAX_UNSENT = 64 * 1024 * 1024
+"""Bytes that a page has not fetched; one that is so far behind is disconnected, and connects anew."""
+STATUS_S = 1.0
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' blob: 'wasm-unsafe-eval'",
+        "worker-src 'self' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' data: blob: ws: wss:",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    ]
+)
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+class PageServer:
+    """Serves a page and follows its clients. Lives in an asyncio loop."""
+
+    def __init__(self, page: Page, engine: Engine, feed: Feed, *, host: str, port: int) -> None:
+        self.page = page
+        self.engine = engine
+        self.feed = feed
+        self.clients: set[Channel] = set()
+        self.local_only = host in _LOCAL
+        self._host, self._port = host, port
+        self._http: HTTPServer | None = None
+        self._telling: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """The page's address, for a browser on this machine."""
+        host = self._host if self._host not in ("", "0.0.0.0", "::") else "localhost"  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def start(self) -> None:
+        """Listen. Raises PortTaken or SettingsError."""
+        application = Application(
+            self._routes(),
+            websocket_max_message_size=MAX_MESSAGE,
+            websocket_ping_interval=20,
+            websocket_ping_timeout=15,
+            log_function=_log_request,
+        )
+        sockets = _listen(self._host, self._port)
+        self._port = sockets[0].getsockname()[1]
+        self._http = HTTPServer(application, max_body_size=MAX_MESSAGE)
+        self._http.add_sockets(sockets)
+        self._telling = asyncio.get_running_loop().create_task(self._tell())
+
+    async def stop(self) -> None:
+        """Say good-bye to the pages and stop listening."""
+        if self._telling is not None:
+            self._telling.cancel()
+        for client in list(self.clients):
+            client.close(1001, "the viewer stops")
+        if self._http is not None:
+            self._http.stop()
+            await self._http.close_all_connections()
+
+    def status(self) -> dict[str, Any]:
+        """What is shown, as ``/status`` says it."""
+        status = self.feed.status()
+        return {
+            "service": "viewer",
+            "line": self.page.line,
+            "version": __version__,
+            "perspective": VERSION,
+            "waiting": status["waiting"],
+            "clients": len(self.clients),
+            "rows_per_s": round(sum(table["rows_per_s"] for table in status["tables"].values()), 1),
+            "tables": status["tables"],
+        }
+
+    def panels(self) -> dict[str, Any]:
+        """What the page restores, as ``/panels`` says it."""
+        return {"line": self.page.line, "panels": self.page.panels, "layouts": self.page.layouts}
+
+    def _routes(self) -> list[tuple[str, type[RequestHandler], dict[str, Any]]]:
+        assets = f"/assets/perspective/{VERSION}"
+        ours = {"assets": assets, "perspective": VERSION, "version": __version__}
+        routes: list[tuple[str, type[RequestHandler], dict[str, Any]]] = [
+            (f"{assets}/{name}", File, {"server": self, "asset": perspective_asset(name), "forever": True})
+            for name in PERSPECTIVE
+        ]
+        for path, name in {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}.items():
+            asset = page_asset(name, **ours)
+            routes.append((path, File, {"server": self, "asset": asset, "forever": False}))
+        return [
+            *routes,
+            ("/icon.svg", File, {"server": self, "asset": page_asset("icon.svg"), "forever": False}),
+            ("/panels", Json, {"server": self, "answer": self.panels}),
+            ("/status", Json, {"server": self, "answer": self.status}),
+            ("/healthz", Json, {"server": self, "answer": lambda: {"ok": True}}),
+            ("/websocket", Channel, {"server": self}),
+            ("/.*", Nothing, {"server": self}),
+        ]
+
+    async def _tell(self) -> None:
+        """Tell all pages the status each second; silence tells them that the connection is dead."""
+        while True:
+            if self.clients:
+                text = json.dumps(self.status())
+                for client in list(self.clients):
+                    client.send(text)
+            await asyncio.sleep(STATUS_S)
+
+
+class Guarded(RequestHandler):
+    """What all answers have in common."""
+
+    server: PageServer
+
+    def initialize(self, server: PageServer) -> None:
+        """Tornado's way of construction."""
+        self.server = server
+
+    def set_default_headers(self) -> None:
+        """The policy on every answer, errors too."""
+        self.set_header("Server", "headrace")
+        self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse other names for a viewer on loopback: a foreign page may have its own name resolve there."""
+        if self.server.local_only and _host_name(self.request) not in _LOCAL:
+            self.set_status(403)
+            self.finish("this viewer is for this machine only; start it with --host 0.0.0.0 to open it\n")
+        return None
+
+
+class File(Guarded):
+    """A file of the page."""
+
+    def initialize(self, server: PageServer, asset: Asset | None = None, forever: bool = False) -> None:
+        """With the file, and whether its address changes when it does."""
+        super().initialize(server)
+        self.asset, self.forever = asset, forever
+
+    async def get(self) -> None:
+        """The file, compressed where the client can take that."""
+        asset = self.asset
+        assert asset is not None  # noqa: S101
+        self.set_header("Content-Type", asset.type)
+        self.set_header("Vary", "Accept-Encoding")
+        self.set_header("Cache-Control", "public, max-age=31536000, immutable" if self.forever else "no-cache")
+        compressed = "gzip" in self.request.headers.get("Accept-Encoding", "")
+        self.set_header("Etag", f'"{asset.tag}{"-gz" if compressed else ""}"')
+        if self.check_etag_header():
+            self.set_status(304)
+            return
+        if not compressed:
+            self.write(asset.content)
+            return
+        self.set_header("Content-Encoding", "gzip")
+        self.write(await asyncio.get_running_loop().run_in_executor(None, lambda: asset.gzipped))
+
+    head = get
+
+
+class Json(Guarded):
+    """An answer as JSON."""
+
+    def initialize(self, server: PageServer, answer: Callable[[], dict[str, Any]] = dict) -> None:
+        """With what makes the answer."""
+        super().initialize(server)
+        self.answer = answer
+
+    def get(self) -> None:
+        """The answer, never cached."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.write(json.dumps(self.answer()) + "\n")
+
+
+class Nothing(Guarded):
+    """Any other address."""
+
+    def get(self) -> None:
+        """There is nothing."""
+        self.set_status(404)
+        self.finish("there is no such page\n")
+
+
+class Channel(Guarded, WebSocketHandler):
+    """A page's connection: the engine's protocol as binary messages, behind the gate; the status as text."""
+
+    def initialize(self, server: PageServer) -> None:
+        """A new connection, not yet open."""
+        super().initialize(server)
+        self._gate = Gate()
+        self._loop = asyncio.get_running_loop()
+        self._session: Session | None = None
+        self._pending = 0
+        self._unsent = 0
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse connections beyond the bound."""
+        if len(self.server.clients) >= MAX_CLIENTS:
+            self.set_status(503)
+            self.set_header("Retry-After", "5")
+            self.finish(f"{MAX_CLIENTS} pages are open already\n")
+            return None
+        return super().prepare()
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether the page that asks came from here."""
+        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+
+    async def open(self, *_args: str, **_kwargs: str) -> None:
+        """Begin a session with the engine."""
+        # Without it small answers wait for the other side's acknowledgement: 26 ms instead of 3.
+        self.set_nodelay(True)
+        self.server.clients.add(self)
+        opening = self.server.engine.session(self._from_engine)
+        self._session = await asyncio.wrap_future(opening)
+        self.send(json.dumps(self.server.status()))
+
+    def on_message(self, message: str | bytes) -> None:
+        """Let a request pass the gate to the engine."""
+        session = self._session
+        if isinstance(message, str) or session is None:
+            return
+        refused = self._gate.refusal(message)
+        if refused is not None:
+            self.send(refused)
+            return
+        if self._pending >= MAX_PENDING:
+            self.close(1008, "too many requests at once")
+            return
+        self._pending += 1
+        self.server.engine.submit(lambda: self._handle(session, message))
+
+    def _handle(self, session: Session, message: bytes) -> None:
+        """In the engine's thread: one request."""
+        try:
+            session.handle_request(message)
+        except Exception:
+            log.exception("the engine could not take a request")
+        finally:
+            self._loop.call_soon_threadsafe(self._handled)
+
+    def _handled(self) -> None:
+        self._pending -= 1
+
+    def _from_engine(self, response: bytes) -> None:
+        """In the engine's thread: a response or an update."""
+        self._loop.call_soon_threadsafe(self._answer, bytes(response))
+
+    def _answer(self, response: bytes) -> None:
+        self._gate.answered(response)
+        self.send(response)
+
+    def send(self, message: str | bytes) -> None:
+        """Send to the page, unless it is gone."""
+        size = len(message)
+        if self._unsent + size > MAX_UNSENT:
+            self.close(1013, "the page is too far behind")
+            return
+        try:
+            sending = asyncio.ensure_future(self.write_message(message, binary=isinstance(message, bytes)))
+        except WebSocketClosedError:
+            return
+        self._unsent += size
+        sending.add_done_callback(lambda done: self._sent(done, size))
+
+    def _sent(self, done: asyncio.Future[None], size: int) -> None:
+        self._unsent -= size
+        failure = None if done.cancelled() else done.exception()
+        if failure is not None and not isinstance(failure, WebSocketClosedError):
+            log.info("a page went away: %s", failure)
+
+    def on_close(self) -> None:
+        """Drop the session and its views."""
+        self.server.clients.discard(self)
+        session, self._session = self._session, None
+        if session is not None:
+            self.server.engine.submit(session.close)
+
+
+def _listen(host: str, port: int) -> list[socket.socket]:
+    try:
+        return bind_sockets(port, host)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(port, flag="--port", what="the page") from None
+        if error.errno == errno.EACCES:
+            raise SettingsError(
+                f"port {port} may not be listened on: {error.strerror}", hint="choose one above 1023 with --port"
+            ) from None
+        raise SettingsError(
+            f"--host is {host!r}, which cannot be listened on: {error.strerror}",
+            hint="write an address of this machine, as 127.0.0.1, or 0.0.0.0 for all",
+        ) from None
+
+
+def _host_name(request: HTTPServerRequest) -> str:
+    name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    return name or ""
+
+
+def _log_request(handler: RequestHandler) -> None:
+    log.debug("%s %s %s", handler.get_status(), handler.request.method, handler.request.path)
