@@ -21,6 +21,8 @@ from headrace.errors import HeadraceError
 
 FOLLOW = "HEADRACE_FOLLOW_PARENT"
 TAIL_CHARACTERS = 2_000
+GRACE_S = 1.0
+"""How long a service has to end by itself once its parent is gone."""
 
 
 def follow_parent() -> None:
@@ -32,6 +34,9 @@ def follow_parent() -> None:
         while os.read(0, 4_096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+        # Without its parent's broker a service may wait in vain to commit what is safe to read again.
+        time.sleep(GRACE_S)
+        os._exit(1)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
 

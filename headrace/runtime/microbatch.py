@@ -18,6 +18,9 @@ What the rows promise:
 from __future__ import annotations
 
 import functools
+import logging
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +44,11 @@ KEY = b"partition"
 
 IDLE_OFFSET = -1
 """The offset of a row that covers no message; it is never stored."""
+
+STOP_S = 10.0
+"""How long a clean stop may take."""
+
+log = logging.getLogger("headrace.runtime")
 
 Partition = tuple[str, int]
 
@@ -364,6 +372,28 @@ class MicroBatchApplication(Application):
 
         context.store_offset = store  # type: ignore[method-assign]
         context.commit_checkpoint = commit  # type: ignore[method-assign]
+
+    def _on_sigterm(self, *arguments: Any) -> None:
+        self._end_at_last()
+        super()._on_sigterm(*arguments)
+
+    def _on_sigint(self, *arguments: Any) -> None:
+        self._end_at_last()
+        super()._on_sigint(*arguments)
+
+    def _end_at_last(self) -> None:
+        """End the process if its clean stop does not: a broker that is gone keeps a last commit waiting for ever.
+
+        What was not committed is read again, so nothing is lost.
+        """
+
+        def end() -> None:
+            log.warning("the clean stop took too long, so the process ends", extra={"patience_s": STOP_S})
+            os._exit(1)
+
+        timer = threading.Timer(STOP_S, end)
+        timer.daemon = True
+        timer.start()
 
     def before_commit(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` before each checkpoint is committed: the time to write state."""
