@@ -64,6 +64,7 @@ def tail(broker: str, topic: str, *, newest: int, follow: bool) -> None:
     try:
         reach = reaches(consumer, topic)
         consumer.assign([TopicPartition(topic, n, max(r.begin, r.end - newest)) for n, r in reach.items()])
+        # Up to the ends of now: where messages come all the time, the end of a partition is never reached.
         open_ends = {n for n, r in reach.items() if r.end > r.begin}
         backlog: list[Message] = []
         while open_ends:
@@ -72,6 +73,8 @@ def tail(broker: str, topic: str, *, newest: int, follow: bool) -> None:
                     open_ends.discard(message.partition())
                 else:
                     backlog.append(message)
+                    if message.offset() >= reach[message.partition()].end - 1:
+                        open_ends.discard(message.partition())
         backlog.sort(key=lambda message: message.timestamp()[1])
         for message in backlog[-newest:] if newest > 0 else []:
             print(readable(message), flush=True)

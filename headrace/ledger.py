@@ -13,7 +13,7 @@ which offset they count, so they can be added up at any time:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -81,6 +81,8 @@ class Line:
     """of these, not yet read by the stage"""
     counts: dict[str, int]
     watermark_us: int | None = None
+    upto: dict[int, int] = field(default_factory=dict)
+    """for each partition the next offset: the counts hold everything below it"""
 
     @property
     def messages(self) -> int:
@@ -133,6 +135,7 @@ def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int]) -> lis
         end = max(ends.get((entry.topic, entry.partition), 0), entry.next_offset)
         line.produced += end
         line.behind += end - entry.next_offset
+        line.upto[entry.partition] = entry.next_offset
         for name, n in entry.counts.items():
             line.counts[name] = line.counts.get(name, 0) + n
         if entry.watermark_us is not None:
@@ -158,6 +161,9 @@ class LedgerReader:
 
         Raises KafkaException when the broker refuses.
         """
+        end = 0
+        if not self._at_end:
+            end = self._consumer.get_watermark_offsets(TopicPartition(LEDGER_TOPIC, 0), timeout=timeout_s)[1]
         while True:
             message = self._consumer.poll(0 if self._at_end else timeout_s)
             if message is None:
@@ -170,6 +176,8 @@ class LedgerReader:
                 if error.retriable():
                     continue
                 raise KafkaException(error)
+            # Where entries come all the time the end itself is never met: the end of now is enough.
+            self._at_end = self._at_end or message.offset() >= end - 1
             if message.value() is not None:
                 self.entries[message.key()] = decode(message.value())
         return list(self.entries.values())

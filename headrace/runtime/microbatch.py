@@ -365,21 +365,29 @@ class MicroBatchApplication(Application):
                 begun[topic, partition] = consumer.handed_out[topic, partition]
 
         def commit(force: bool = False, revoking: bool = False) -> None:
-            if force or context.checkpoint.expired():
-                for hook in self._before_commit:
-                    hook()
-            commit_checkpoint(force=force, revoking=revoking)
+            # Asked once: were it asked again below, the time could run out in between, and the offsets be
+            # committed without the state.
+            if not (force or context.checkpoint.expired()):
+                return
+            for hook in self._before_commit:
+                hook()
+            checkpoint = context.checkpoint
+            if not (revoking or self._config.exactly_once or checkpoint._tp_offsets or checkpoint.empty()):
+                # State without offsets (windows closed by silence) is taken as it stands after a crash, so
+                # what it has said already must be there first.
+                self._producer.flush()
+            commit_checkpoint(force=True, revoking=revoking)
 
         context.store_offset = store  # type: ignore[method-assign]
         context.commit_checkpoint = commit  # type: ignore[method-assign]
 
     def _on_sigterm(self, *arguments: Any) -> None:
         self._end_at_last()
-        super()._on_sigterm(*arguments)
+        super()._on_sigterm(*arguments)  # type: ignore[no-untyped-call]
 
     def _on_sigint(self, *arguments: Any) -> None:
         self._end_at_last()
-        super()._on_sigint(*arguments)
+        super()._on_sigint(*arguments)  # type: ignore[no-untyped-call]
 
     def _end_at_last(self) -> None:
         """End the process if its clean stop does not: a broker that is gone keeps a last commit waiting for ever.
