@@ -67,14 +67,14 @@ class Child:
         """What it has printed since its start, the last of it."""
         with self.log.open("rb") as log:
             log.seek(max(self._begin, self.log.stat().st_size - TAIL_CHARACTERS))
-            return log.read().decode(errors="replace").strip()
+            return log.read().decode(errors="replace")
 
     def check(self) -> None:
         """Raise HeadraceError with what it said last if it has ended."""
         if not self.running:
             code = self.process.returncode
             raise HeadraceError(
-                f"{self.name} ended with code {code}:\n{self.output() or '(it said nothing)'}",
+                f"{self.name} ended with code {code}:\n{self.output().strip() or '(it said nothing)'}",
                 hint=f"its whole log is {self.log}",
             )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -44,6 +45,7 @@ START_S = 60.0
 DRAIN_S = 15.0
 HURRIED_DRAIN_S = 1.5
 STOP_S = 1.2
+PAGE = re.compile(r"the page is at (http://\S+?)/?\s")
 SERVICES = ("sinks", "processors", "viewer", "producers")
 
 
@@ -86,7 +88,7 @@ class Demo:
         self.options = options
         self.pipeline = pipeline
         self.settings = settings
-        self.page = Page(f"http://{settings.host}:{settings.port}")
+        self.page = Page("")
         self.children: dict[str, Child] = {}
         self.lines: list[Line] = []
         self.asked_to_stop = False
@@ -149,7 +151,10 @@ class Demo:
                 raise HeadraceError(
                     f"the page does not answer after {START_S:.0f} s", hint=f"look into {logs / 'viewer.log'}"
                 )
-            self.page.refresh()
+            # The viewer says where it listens: with --port 0 only it knows.
+            if said := PAGE.search(self.children["viewer"].output()):
+                self.page.address = said.group(1)
+                self.page.refresh()
             time.sleep(0.05)
 
     def _check(self, broker: EmbeddedBroker) -> None:

@@ -8,6 +8,7 @@ forward by the gap.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -82,27 +83,27 @@ def to_datetime(us: int) -> datetime:
 
 def _divided(us: Int64s, divisor: int) -> list[Any]:
     whole = us // divisor
-    if (whole * divisor == us).all():
-        return whole.tolist()
-    return (us / divisor).tolist()
+    times: list[Any] = (whole if (whole * divisor == us).all() else us / divisor).tolist()
+    return times
 
 
 def _scaled(values: Sequence[Any], format: str) -> Int64s:  # noqa: A002
     array = np.array(values)
     if array.dtype.kind in "iu":
-        if format == "epoch_ns":
-            return array.astype(np.int64) // 1_000
         factor = int(EPOCH_FORMATS[format])
-        limit = LATEST_US // factor + 1
+        limit = LATEST_US // factor + 1 if factor else LATEST_US * 1_000
         if len(array) and (int(array.max()) > limit or int(array.min()) < -limit):
             raise ValueError("a time lies outside the years 1900 to 2199")
-        return array.astype(np.int64) * factor
+        return array.astype(np.int64) * factor if factor else array.astype(np.int64) // 1_000
     if array.dtype.kind != "f":
         raise TypeError("a time is no number")
-    us = array * EPOCH_FORMATS[format]
-    if len(us) and not (us.min() > EARLIEST_US and us.max() < LATEST_US):
+    if format == "epoch_ns" and any(isinstance(value, int) for value in values):
+        # Whole nanoseconds would lose digits beside a fraction: a time must not depend on its neighbours.
+        return np.array([_scaled([value], format)[0] for value in values], np.int64)
+    factor_us = EPOCH_FORMATS[format]
+    if len(array) and not np.abs(array).max() <= LATEST_US / factor_us:  # NaN neither
         raise ValueError("a time lies outside the years 1900 to 2199")
-    return np.rint(us).astype(np.int64)
+    return np.rint(array * factor_us).astype(np.int64)
 
 
 def _bounded(us: Int64s) -> Int64s:
@@ -113,9 +114,12 @@ def _bounded(us: Int64s) -> Int64s:
 
 def _parse_iso(values: Sequence[str], zone: Any) -> Int64s:
     if all(value[-1:] == "Z" for value in values):
-        # The common case, by pyarrow's vectorised cast (some 50 ns each).
-        parsed = pc.cast(pa.array(values, pa.string()), pa.timestamp("us", tz="UTC"))
-        return parsed.cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
+        # The common case, by pyarrow's vectorised cast (some 50 ns each). It knows fewer ways of writing a
+        # time than Python does, and whether one is understood must not depend on its neighbours.
+        with contextlib.suppress(pa.ArrowInvalid):
+            parsed = pc.cast(pa.array(values, pa.string()), pa.timestamp("us", tz="UTC"))
+            us: Int64s = parsed.cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
+            return us
     return np.array([_one(datetime.fromisoformat(_seconds_fraction(value)), zone) for value in values], np.int64)
 
 

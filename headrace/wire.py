@@ -29,7 +29,7 @@ Reason = Literal["not_json", "wrong_type", "missing_field", "nan", "bad_time", "
 _INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _NAME = Annotated[str, Meta(min_length=1)]
 _TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}
-_BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError)
+_BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class Envelope(Protocol):
@@ -160,7 +160,8 @@ class Decoder:
         if None in texts:
             present = self._parse_iso([text for text in texts if text is not None]).tolist()
             return [None if text is None else present.pop(0) for text in texts]
-        return self._parse_iso(texts).tolist()
+        times: list[int | None] = self._parse_iso(texts).tolist()
+        return times
 
     def _each(
         self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
@@ -265,14 +266,15 @@ class Decoder:
                 return "nan", "a value is NaN or infinite"
             except (ValueError, RecursionError):
                 return "not_json", text
-            return "wrong_type", text
+            # Python's reader is the more generous one: it takes UTF-16, byte order marks, half surrogates.
+            return "not_json", text
         if "missing required field" in text:
             return ("bad_time" if f"`{self._time}`" in text else "missing_field"), text
-        if "out of range" in text and "." in text.rpartition(" - at ")[2]:
-            return "nan", text
-        place = text.rpartition(" - at `")[2].rstrip("`")
-        if place in (f"$.{self._time}", f"$.{self._time}[...]"):
+        place = text.rpartition(" - at `")[2].rstrip("`").partition("[")[0]
+        if place == f"$.{self._time}":
             return "bad_time", text
+        if "out of range" in text and place.startswith("$."):
+            return "nan", text
         if "Expected `object`" in text and "$" not in text:
             return "unknown_shape", text
         return "wrong_type", text
@@ -302,12 +304,15 @@ class Encoder:
         topic = self.topic
         columns: dict[str, list[Any]] = {topic.key: batch.devices} if topic.key_in == "value" else {}
         for tag in topic.tags:
-            columns[tag] = batch.column(tag)
+            columns[tag] = self._written(tag, batch)
         columns[topic.time.field] = self._format(batch.ts_us)
         for name in topic.fields:
-            values = batch.column(name)
-            columns[name] = _dated(values) if name in self._times else values
+            columns[name] = self._written(name, batch)
         return columns
+
+    def _written(self, name: str, batch: Batch) -> list[Any]:
+        values = batch.column(name)
+        return _dated(values) if name in self._times else values
 
 
 def _dated(values: list[int | None]) -> list[str | None]:

@@ -6,13 +6,13 @@ import argparse
 import sys
 import time
 
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreError, StoreUnavailable
 from headrace.pipeline import Pipeline, all_tables, all_topics
 from headrace.runtime import MicroBatchApplication
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
-from headrace.topics import ensure_topics, wait_for_broker
+from headrace.topics import ensure_topics, reaches, reader, wait_for_broker
 from sinks.tables import TableSink
 
 
@@ -54,12 +54,33 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
     return app
 
 
+def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
+    """Raise StoreError when the store's counts reach beyond the broker's ends: they are another broker's.
+
+    Everything that this one brings would be taken for written already.
+    """
+    consumer = reader(settings.broker)
+    try:
+        for name in all_topics(pipeline):
+            ends = {partition: reach.end for partition, reach in reaches(consumer, name).items()}
+            for (topic, partition), kept in store.progress().items():
+                if topic == name and kept.next_offset > ends.get(partition, 0):
+                    raise StoreError(
+                        f"the store has counted {kept.next_offset} offsets of {topic}[{partition}], and the broker"
+                        f" has {ends.get(partition, 0)}: it was filled from another broker, or the topic was made anew",
+                        hint="name another store with --store, or start over (`headrace demo --reset`)",
+                    )
+    finally:
+        consumer.close()
+
+
 def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
     writable_folder(settings.data)
     ensure_topics(wait_for_broker(settings.broker), pipeline)
     store = wait_for_store(settings, pipeline)
     try:
+        check_broker(settings, pipeline, store)
         build(settings, pipeline, store, flags).run()
     finally:
         store.close()

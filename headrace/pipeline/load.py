@@ -181,7 +181,7 @@ def _tagged(value: Any, kinds: list[Any], path: Path_, mistakes: Mistakes) -> An
     by_tag = {kind.__struct_config__.tag: kind for kind in kinds}
     field = kinds[0].__struct_config__.tag_field
     tag = value.get(field)
-    if tag not in by_tag:
+    if not isinstance(tag, str) or tag not in by_tag:
         if tag is None:
             mistakes.add(path, f"{field} is missing", f"add {field} = one of {', '.join(by_tag)}")
         else:
