@@ -7,7 +7,7 @@ import sys
 
 from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
-from headrace.runtime import MicroBatchApplication
+from headrace.runtime import MicroBatchApplication, keep_running
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.topics import ensure_topics, wait_for_broker
@@ -51,7 +51,7 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
         raise SettingsError("the pipeline file declares no stream", hint="declare one as [streams.NAME]")
     writable_folder(settings.data)
     ensure_topics(wait_for_broker(settings.broker), pipeline)
-    build(settings, pipeline, flags).run()
+    keep_running(settings.broker, lambda: build(settings, pipeline, flags))
     return 0
 
 

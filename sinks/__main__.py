@@ -8,7 +8,7 @@ import time
 
 from headrace.errors import StoreError, StoreUnavailable
 from headrace.pipeline import Pipeline, all_tables, all_topics
-from headrace.runtime import MicroBatchApplication
+from headrace.runtime import MicroBatchApplication, keep_running
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
@@ -81,7 +81,7 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     store = wait_for_store(settings, pipeline)
     try:
         check_broker(settings, pipeline, store)
-        build(settings, pipeline, store, flags).run()
+        keep_running(settings.broker, lambda: build(settings, pipeline, store, flags))
     finally:
         store.close()
     return 0

@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
+from conftest import CACHE
 from native_kafka import KafkaPart
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 
+from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import StoreUnavailable
 from headrace.ledger import add_up, of_store
 from headrace.pipeline import Pipeline, all_tables, parse
@@ -268,6 +270,23 @@ def test_a_store_that_has_counted_another_broker_is_refused(opened: Line) -> Non
     assert opened.process is not None
     assert opened.process.wait(PATIENCE_S) == 2
     assert "it was filled from another broker" in opened.log()
+
+
+def test_a_broker_that_is_killed_and_comes_back_is_waited_for(name: str, tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path / "broker", cache=CACHE) as broker:
+        settings = Settings(broker=broker.address, store=f"sqlite:///{tmp_path / 'store.db'}", data=tmp_path / "data")
+        for line in _line(settings, name, tmp_path):
+            line.produce(readings(500))
+            line.start()
+            line.until_read(500)
+            broker.kill()
+            line.until(lambda line=line: "brokers are down" in line.log(), "the warning that the broker is away")
+            broker.start()
+            line.produce(readings(500, first=500))
+            counts = line.until_read(1_000)
+            assert (counts["messages"], counts["stored"]) == (1_000, 1_000)
+            assert line.end(signal.SIGTERM) == 0
+            assert line.verdict() == []
 
 
 @pytest.fixture(scope="module")

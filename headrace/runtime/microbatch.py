@@ -31,12 +31,13 @@ from typing import Any, cast
 from confluent_kafka import KafkaError, Message, TopicPartition
 from quixstreams import Application
 from quixstreams.dataframe import StreamingDataFrame
+from quixstreams.error_callbacks import default_on_processing_error
 from quixstreams.internal_consumer import InternalConsumer
 from quixstreams.kafka.consumer import raise_for_msg_error
 from quixstreams.models import MessageContext, Row, SerializationContext, Serializer, Topic
 from quixstreams.sinks.base import BaseSink
 
-from headrace.errors import SettingsError
+from headrace.errors import HeadraceError, SettingsError
 from headrace.settings import Guarantee
 
 KEY = b"partition"
@@ -277,6 +278,13 @@ def _row(batch: MicroBatch) -> Row:
     return Row(value=batch, key=KEY, timestamp=batch.polled_ms, context=context, headers=[])
 
 
+def _on_processing_error(error: Exception, row: Row | None, logger: logging.Logger) -> bool:
+    """Our own errors reach the user in two lines; the rest is logged as Quix does."""
+    if row is None or isinstance(error, HeadraceError):
+        return False
+    return default_on_processing_error(error, row, logger)
+
+
 class MicroBatchApplication(Application):
     """A Quix application on micro-batches.
 
@@ -303,6 +311,7 @@ class MicroBatchApplication(Application):
         if batch < 1:
             raise SettingsError("a micro-batch of no messages", hint="write a batch of 1 or more")
         self._batch, self._silent_s, self._tick_s = batch, silent_s, tick_s
+        self.asked_to_stop = False
         self._before_commit: list[Callable[[], None]] = []
         self._on_gone: list[Callable[[set[Partition]], None]] = []
         identity = f"{group}-{instance}"
@@ -317,6 +326,7 @@ class MicroBatchApplication(Application):
             loglevel=None,
             processing_guarantee=guarantee,
             broker_availability_timeout=0,
+            on_processing_error=_on_processing_error,
             consumer_extra_config={
                 **quiet,
                 "group.instance.id": identity,
@@ -382,18 +392,19 @@ class MicroBatchApplication(Application):
         context.commit_checkpoint = commit  # type: ignore[method-assign]
 
     def _on_sigterm(self, *arguments: Any) -> None:
-        self._end_at_last()
+        self._asked()
         super()._on_sigterm(*arguments)  # type: ignore[no-untyped-call]
 
     def _on_sigint(self, *arguments: Any) -> None:
-        self._end_at_last()
+        self._asked()
         super()._on_sigint(*arguments)  # type: ignore[no-untyped-call]
 
-    def _end_at_last(self) -> None:
-        """End the process if its clean stop does not: a broker that is gone keeps a last commit waiting for ever.
+    def _asked(self) -> None:
+        """Note that a stop is asked for, and end the process if its clean stop does not.
 
-        What was not committed is read again, so nothing is lost.
+        A broker that is gone keeps a last commit waiting for ever; what was not committed is read again.
         """
+        self.asked_to_stop = True
 
         def end() -> None:
             log.warning("the clean stop took too long, so the process ends", extra={"patience_s": STOP_S})
