@@ -1,0 +1,58 @@
+"""What the tests share: the brokers they run on, names of their own, and the header that says which parts are real."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from native_kafka import KafkaAbsent, KafkaPart, pick_kafka, which_kafka
+from native_tdengine import which_tdengine
+
+from headrace.broker.embedded import EmbeddedBroker
+
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".cache" / "headrace"
+
+
+def pytest_report_header() -> list[str]:
+    """Which part each of the outer ones is, this time."""
+    return [
+        f"broker: embedded, and {which_kafka()}",
+        f"store: SQLite, and {which_tdengine()}",
+        f"browser: {shutil.which('chromium') or shutil.which('chromium-browser') or 'none: no chromium on PATH'}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaPart]:
+    """The project's own broker, as a process."""
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), cache=CACHE) as started:
+        yield KafkaPart(started.address, "embedded")
+
+
+@pytest.fixture(scope="session")
+def real_broker() -> Iterator[KafkaPart]:
+    """The best real broker there is; tests of it are skipped, with the reason, when there is none."""
+    try:
+        with pick_kafka() as part:
+            yield part
+    except KafkaAbsent as absent:
+        pytest.skip(f"no real broker: {absent}")
+
+
+@pytest.fixture(scope="session", params=["embedded", "real"])
+def broker(request: pytest.FixtureRequest) -> KafkaPart:
+    """A broker with an ``address``: each test of it runs on the embedded one and on a real one alike."""
+    part: KafkaPart = request.getfixturevalue(f"{request.param}_broker")
+    return part
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A name for topics and pipelines that no other test, and no other run, uses."""
+    said = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:60].strip("-")
+    return f"{said}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,266 @@
+"""A real broker for the tests: the best part present, or a private Apache Kafka on the machine's Java.
+
+In this order: the broker that HEADRACE_TEST_KAFKA names, Docker (testcontainers: Redpanda), Java and Maven on PATH.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+ADDRESS_VARIABLE = "HEADRACE_TEST_KAFKA"
+IMAGE = "redpandadata/redpanda:v25.3.4"
+NATIVE = "Apache Kafka 4.3.1 on Java"
+POM = Path(__file__).parent / "kafka" / "pom.xml"
+CACHE = Path(__file__).parent.parent / ".cache" / "headrace" / "kafka"
+DOWNLOAD_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 60.0
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={folder}/log
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+"""
+_LOGGING = """\
+<Configuration status="ERROR">
+  <Appenders><Console name="out"><PatternLayout pattern="%d %p %c: %m%n"/></Console></Appenders>
+  <Loggers><Root level="warn"><AppenderRef ref="out"/></Root></Loggers>
+</Configuration>
+"""
+# The shell kills what it runs when its own input ends, as it does when the tests are killed.
+_WITH_PARENT = '"$@" & read -r _; kill -9 $!; wait'
+
+
+class KafkaAbsent(Exception):
+    """There is no real broker to test against; the message says what was looked for."""
+
+
+@dataclass(frozen=True)
+class KafkaPart:
+    """A broker that answers: its ``address`` (host:port) and the part's ``name``."""
+
+    address: str
+    name: str
+
+
+class NativeKafka:
+    """A private Apache Kafka (KRaft, one node) on free loopback ports, in a folder of its own."""
+
+    def __init__(self, folder: Path, libraries: Path) -> None:
+        self._folder = folder
+        self._libraries = libraries
+        self._port, self._controller = _free_ports(2)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Format the folder, start, and wait until it answers. Raises KafkaAbsent with its output if not."""
+        properties = self._folder / "server.properties"
+        properties.write_text(
+            _PROPERTIES.format(port=self._port, controller=self._controller, folder=self._folder), encoding="utf-8"
+        )
+        (self._folder / "log4j2.xml").write_text(_LOGGING, encoding="utf-8")
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        with self._output() as output:
+            formatted = subprocess.run(
+                self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)),
+                stdout=output,
+                stderr=output,
+                check=False,
+            )
+            if formatted.returncode:
+                raise KafkaAbsent(f"its folder could not be formatted: {self._tail()}")
+            self._process = subprocess.Popen(
+                ["sh", "-c", _WITH_PARENT, "kafka", *self._java("kafka.Kafka", str(properties))],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        wait_ready(self.address, alive=lambda: self._process is not None and self._process.poll() is None)
+
+    def stop(self) -> None:
+        """End it at once: the data is thrown away."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            process.wait(10)
+
+    def _java(self, *command: str) -> list[str]:
+        options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"
+        return ["java", *options, logging, "-cp", f"{self._libraries}/*", *command]
+
+    def _output(self) -> IO[bytes]:
+        return (self._folder / "output.log").open("ab")
+
+    def _tail(self) -> str:
+        return (self._folder / "output.log").read_text(errors="replace")[-2000:]
+
+
+def libraries(cache: Path = CACHE) -> Path:
+    """The folder of Kafka's jars, downloaded by Maven unless the cache has them. Raises KafkaAbsent if it fails."""
+    wanted = cache / hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
+    if wanted.exists():
+        return wanted
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not wanted.exists():
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                jars = Path(scratch) / "jars"
+                try:
+                    made = subprocess.run(
+                        ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={jars}"],
+                        stdin=subprocess.DEVNULL,
+                        capture_output=True,
+                        text=True,
+                        timeout=DOWNLOAD_TIMEOUT_S,
+                        check=False,
+                    )
+                except subprocess.TimeoutExpired:
+                    raise KafkaAbsent(f"Maven took more than {DOWNLOAD_TIMEOUT_S:.0f} s") from None
+                if made.returncode:
+                    raise KafkaAbsent(f"Maven could not bring Kafka's jars: {made.stdout[-1000:].strip()}")
+                jars.rename(wanted)
+    return wanted
+
+
+def which_kafka() -> str:
+    """The name of the part that :func:`pick_kafka` would try first, or why there is none."""
+    if os.environ.get(ADDRESS_VARIABLE):
+        return f"{ADDRESS_VARIABLE}={os.environ[ADDRESS_VARIABLE]}"
+    if docker_answers():
+        return f"Docker: {IMAGE}"
+    if _on_path():
+        return f"native: {NATIVE}"
+    return f"none: no {ADDRESS_VARIABLE}, no Docker daemon, no Java and Maven on PATH"
+
+
+@contextmanager
+def pick_kafka() -> Iterator[KafkaPart]:
+    """The best real broker present, ready, and ended afterwards. Raises KafkaAbsent, saying why, when there is none."""
+    address = os.environ.get(ADDRESS_VARIABLE)
+    if address:
+        wait_ready(address)
+        yield KafkaPart(address, which_kafka())
+        return
+    reasons = [f"no {ADDRESS_VARIABLE}"]
+    if docker_answers():
+        container: Any = None
+        try:
+            container, address = _start_container()
+        except Exception as error:
+            reasons.append(f"Docker did not run {IMAGE}: {error}")
+        else:
+            try:
+                yield KafkaPart(address, f"Docker: {IMAGE}")
+            finally:
+                container.stop()
+            return
+    else:
+        reasons.append("no Docker daemon answers")
+    if not _on_path():
+        raise KafkaAbsent(", ".join([*reasons, "no Java and Maven on PATH"]))
+    folder = Path(tempfile.mkdtemp(prefix="headrace-kafka-"))
+    kafka = NativeKafka(folder, libraries())
+    try:
+        kafka.start()
+        yield KafkaPart(kafka.address, f"native: {NATIVE}")
+    finally:
+        kafka.stop()
+        shutil.rmtree(folder)
+
+
+def wait_ready(address: str, *, alive: Any = lambda: True) -> None:
+    """Wait until a broker answers. Raises KafkaAbsent when it ends or does not in a minute."""
+    # A short backoff: else the client, once refused, would look again only after seconds.
+    admin = AdminClient(
+        {
+            "bootstrap.servers": address,
+            "enable.metrics.push": False,
+            "log_level": 0,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 200,
+        }
+    )
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while alive() and time.monotonic() < deadline:
+        try:
+            if admin.list_topics(timeout=1).brokers:
+                return
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].name() not in ("_TRANSPORT", "_TIMED_OUT"):
+                raise
+    raise KafkaAbsent(f"no broker answers at {address}")
+
+
+def _start_container() -> tuple[Any, str]:
+    from testcontainers.community.kafka import RedpandaContainer
+
+    container: Any = RedpandaContainer(IMAGE)
+    # Loopback only, which testcontainers does not do of itself.
+    container.ports = dict.fromkeys(container.ports, ("127.0.0.1", None))
+    container.start(timeout=START_TIMEOUT_S)
+    try:
+        address = container.get_bootstrap_server()
+        wait_ready(address)
+    except BaseException:
+        container.stop()
+        raise
+    return container, address
+
+
+@functools.cache
+def docker_answers() -> bool:
+    """Whether a Docker daemon answers. Asked in a process of its own: a refused client leaves its socket open."""
+    ask = "import docker; docker.from_env(timeout=5).ping()"
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", ask], capture_output=True, check=False).returncode == 0
+
+
+def _on_path() -> bool:
+    return shutil.which("java") is not None and shutil.which("mvn") is not None
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
