@@ -32,7 +32,8 @@ class Position:
 
     ``counts`` are what those messages add to the partition's counts, beside ``stored`` and ``duplicate``,
     which the store adds itself (a row is a duplicate when its (device, time) was there already, or stands
-    earlier in the same batch).
+    earlier in the same batch) and, for rows that it does not keep, ``dropped:retention`` (older than the
+    retention) and ``dropped:too_long`` (a text that it cannot hold). Together they are all rows of the batch.
     """
 
     topic: str
@@ -112,7 +113,10 @@ class Store(Protocol):
         ...
 
     def tail(self, table: Table, *, backlog: int) -> Tail:
-        """A tail that begins with the newest ``backlog`` rows (by arrival), then gives what is new."""
+        """A tail that begins with the newest ``backlog`` rows, then gives what is new.
+
+        Newest is by arrival where the store knows it (SQLite), else by time (TDengine).
+        """
         ...
 
     def reset(self) -> None:

@@ -1,0 +1,65 @@
+"""What both stores do with a batch before it is written: leave out what is not kept, see what its tags say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.batch import Batch
+from headrace.stores.port import Position
+
+STORED = "stored"
+DUPLICATE = "duplicate"
+EXPIRED = "dropped:retention"
+
+LATEST_US = 31_556_995_199_999_999
+"""The last time that every store can hold, in the year 2970."""
+
+Tags = tuple[Any, ...]
+
+
+def kept(batch: Batch, oldest_us: int) -> tuple[Batch, int]:
+    """The batch without the rows before ``oldest_us`` or beyond what a store can hold, and how many those were."""
+    ts_us = batch.ts_us
+    if not len(ts_us) or (int(ts_us.min()) >= oldest_us and int(ts_us.max()) <= LATEST_US):
+        return batch, 0
+    inside = np.flatnonzero((ts_us >= oldest_us) & (ts_us <= LATEST_US))
+    return batch.take(inside), len(ts_us) - len(inside)
+
+
+def added(counts: Mapping[str, int], position: Position, own: Mapping[str, int]) -> dict[str, int]:
+    """The partition's counts after a write: those before, what the messages add, and what the store adds itself."""
+    total = {STORED: 0, DUPLICATE: 0, **counts}
+    for more in (position.counts, own):
+        for name, count in more.items():
+            if count:
+                total[name] = total.get(name, 0) + count
+    return total
+
+
+class SaidTags:
+    """What a batch says about its devices: the last value of each tag, None where it says nothing."""
+
+    def __init__(self, batch: Batch, names: Sequence[str]) -> None:
+        self._batch = batch
+        self._names = names
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def of(self, device: str, place: int, before: Tags | None) -> Tags:
+        """The device's tags after the batch: said there (``place`` is its last row), else as they were before."""
+        batch, names = self._batch, self._names
+        said = tuple([batch.value(name, place) for name in names])
+        if None in said:
+            said = tuple([self._earlier(name, device) if v is None else v for name, v in zip(names, said, strict=True)])
+            if before is not None:
+                said = tuple([known if v is None else v for v, known in zip(said, before, strict=True)])
+        return said
+
+    def _earlier(self, name: str, device: str) -> Any:
+        last = self._last.get(name)
+        if last is None:
+            pairs = zip(self._batch.devices, self._batch.column(name), strict=True)
+            last = self._last[name] = {device: value for device, value in pairs if value is not None}
+        return last.get(device)

@@ -1,0 +1,233 @@
+"""The store port on TDengine.
+
+Nothing here is a transaction, so the order of writing keeps the counts right: first the partition's new
+offset and counts, then the rows. After a crash in between the messages come again, are found below the stored
+offset, and are upserted without being counted.
+"""
+
+# ruff: noqa: S608 - every name and text that stands in a statement is quoted
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import taosws
+
+from headrace.batch import Batch
+from headrace.duration import Duration
+from headrace.errors import StoreError
+from headrace.pipeline.tables import Column, Table
+from headrace.stores.port import Columns, Position, Progress
+from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, kept
+from headrace.stores.tdengine.connection import Connection
+from headrace.stores.tdengine.names import (
+    PROGRESS,
+    literal,
+    progress_subtable,
+    quoted,
+    subtable,
+    supertable,
+)
+from headrace.stores.tdengine.schema import LONGEST_US, make_database, make_progress, make_supertable
+from headrace.stores.tdengine.subtables import selected
+from headrace.stores.tdengine.tail import TDengineTail
+from headrace.stores.tdengine.writer import Writer
+
+TOO_LONG = "dropped:too_long"
+
+PROGRESS_AT_US = 7_258_118_400_000_000
+"""The time of a partition's one row of counts, in the year 2200: no retention ever takes it away."""
+
+
+class TDengineStore:
+    """A store port on one database. See :class:`headrace.stores.port.Store`.
+
+    Beyond the port: a text longer than TDengine can hold is not stored but counted as ``dropped:too_long``,
+    and the smallest int64 reads as None (TDengine's own mark for nothing).
+    """
+
+    def __init__(self, url: str, *, readonly: bool = False) -> None:
+        self._connection = Connection(url)
+        self._readonly = readonly
+        self._retention_us: int | None = None
+        self._writers: dict[Table, Writer] = {}
+        self._written: dict[tuple[str, int], int] = {}
+        self._tails: list[TDengineTail] = []
+        if readonly:
+            self._connection.query(f"SELECT COUNT(*) FROM {quoted(PROGRESS)}")
+        else:
+            self._connection.query_on_server("SELECT SERVER_VERSION()")
+
+    def prepare(self, tables: Sequence[Table], retention: Duration) -> None:
+        """See the port."""
+        self._writable()
+        seen: dict[str, str] = {}
+        for table in tables:
+            other = seen.setdefault(supertable(table.name), table.name)
+            if other != table.name:
+                raise StoreError(f"{table.name} and {other} would be one supertable", hint="give one another name")
+        make_database(self._connection, retention)
+        make_progress(self._connection)
+        for table in tables:
+            make_supertable(self._connection, table)
+        self._writers.clear()
+        self._retention_us = min(int(retention), LONGEST_US)
+
+    def write(self, table: Table, batch: Batch, position: Position) -> Progress:
+        """See the port."""
+        self._writable()
+        if self._retention_us is None:
+            raise StoreError("the store was not prepared", hint="call prepare() before write()")
+        rows, expired = kept(batch, time.time_ns() // 1_000 - self._retention_us)
+        partition = (position.topic, position.partition)
+        try:
+            before = self._before(partition)
+            if self._written.get(partition, before.next_offset) != before.next_offset:
+                # Another writer had the partition in between: what is remembered of its devices is old.
+                self._writers.pop(table, None)
+            writer = self._writers.get(table)
+            if writer is None:
+                writer = self._writers[table] = Writer(self._connection, table)
+            planned = writer.plan(rows)
+            progress = before
+            if position.next_offset > before.next_offset:
+                own = {
+                    STORED: planned.new,
+                    DUPLICATE: planned.duplicate,
+                    EXPIRED: expired,
+                    TOO_LONG: planned.too_long,
+                }
+                progress = Progress(position.next_offset, added(before.counts, position, own))
+                self._intend(partition, progress)
+            writer.run(planned)
+        except BaseException:
+            # Whatever was half done is found out anew, from the server.
+            self._writers.pop(table, None)
+            self._written.pop(partition, None)
+            raise
+        self._written[partition] = progress.next_offset
+        return progress
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """See the port: here each write is durable when it returns."""
+        yield
+
+    def progress(self) -> dict[tuple[str, int], Progress]:
+        """See the port."""
+        found = self._connection.query(f"SELECT `topic`, `partition`, `next_offset`, `counts` FROM {quoted(PROGRESS)}")
+        return {(topic, partition): Progress(offset, json.loads(counts)) for topic, partition, offset, counts in found}
+
+    def latest(self, table: Table, limit: int) -> Columns:
+        """See the port."""
+        found = self._connection.query(f"{_select(table)} ORDER BY {quoted(table.time)} DESC LIMIT {limit}")
+        return _columns(table, found[::-1])
+
+    def last_values(self, table: Table) -> Columns:
+        """See the port."""
+        t = quoted(table.time)
+        last = [f"CAST(LAST_ROW({t}) AS BIGINT)"]
+        for column in table.columns:
+            value = f"LAST_ROW({quoted(column.name)})"
+            last.append(f"CAST({value} AS BIGINT)" if column.type == "time" else value)
+        key, tags = quoted(table.key), [quoted(tag.name) for tag in table.tags]
+        given = [selected(tag) for tag in table.tags]
+        found = self._connection.query(
+            f"SELECT {', '.join([key, *last, *given])} FROM {quoted(supertable(table.name))}"
+            f" PARTITION BY {', '.join(['tbname', key, *tags])}"
+        )
+        return _columns(table, found)
+
+    def between(self, table: Table, device: str, start_us: int, end_us: int) -> Columns:
+        """See the port."""
+        t = quoted(table.time)
+        found = self._connection.query(
+            f"{_select(table)} WHERE tbname = {literal(subtable(table.name, device))}"
+            f" AND {t} >= {start_us} AND {t} < {end_us} ORDER BY {t}"
+        )
+        return _columns(table, found)
+
+    def count(self, table: Table) -> int:
+        """See the port."""
+        found = self._connection.query(f"SELECT COUNT(*) FROM {quoted(supertable(table.name))}")
+        return int(found[0][0]) if found else 0
+
+    def total(self, table: Table, column: str) -> int:
+        """See the port."""
+        found = self._connection.query(f"SELECT SUM({quoted(column)}) FROM {quoted(supertable(table.name))}")
+        return int(found[0][0] or 0) if found else 0
+
+    def tail(self, table: Table, *, backlog: int) -> TDengineTail:
+        """See the port. What comes first are the ``backlog`` rows with the greatest times.
+
+        Rows are in order of arrival within a device; over all devices, too, in a database with one vgroup, as
+        ``prepare`` makes it.
+        """
+        tail = TDengineTail(self, self._connection, table, backlog=backlog)
+        self._tails.append(tail)
+        return tail
+
+    def reset(self) -> None:
+        """See the port: the whole database is dropped, and its subscriptions before."""
+        self._writable()
+        database = self._connection.address.database
+        topics = self._connection.query_on_server(
+            f"SELECT topic_name FROM information_schema.ins_topics WHERE db_name = {literal(database)}"
+        )
+        for (topic,) in topics:
+            self._connection.execute_on_server(f"DROP TOPIC IF EXISTS FORCE {quoted(topic)}")
+        self._connection.execute_on_server(f"DROP DATABASE IF EXISTS {quoted(database)}")
+        self._connection.close()
+        self._writers.clear()
+        self._written.clear()
+        self._retention_us = None
+
+    def close(self) -> None:
+        """See the port. Tails that are still open are closed, all at once."""
+        for tail in self._tails:
+            tail.hang_up()
+        for tail in self._tails:
+            tail.close()
+        self._connection.close()
+
+    def _before(self, partition: tuple[str, int]) -> Progress:
+        found = self._connection.query(
+            f"SELECT `next_offset`, `counts` FROM {quoted(PROGRESS)}"
+            f" WHERE tbname = {literal(progress_subtable(*partition))}"
+        )
+        return Progress(found[0][0], json.loads(found[0][1])) if found else Progress(-1, {})
+
+    def _intend(self, partition: tuple[str, int], progress: Progress) -> None:
+        topic, number = partition
+        tags = [taosws.varchar_to_tag(topic), taosws.big_int_to_tag(number)]
+        row = [
+            taosws.micros_timestamps_to_column([PROGRESS_AT_US]),
+            taosws.big_ints_to_column([progress.next_offset]),
+            taosws.varchar_to_column([json.dumps(progress.counts)]),
+        ]
+        self._connection.insert(
+            f"INSERT INTO ? USING {quoted(PROGRESS)} (`topic`, `partition`) TAGS (?, ?)"
+            " (`at`, `next_offset`, `counts`) VALUES (?, ?, ?)",
+            [taosws.stmt2_bind_param_view(progress_subtable(topic, number), tags, row)],
+        )
+
+    def _writable(self) -> None:
+        if self._readonly:
+            raise StoreError("the store was opened for reading", hint="only a sink writes: open it without readonly")
+
+
+def _select(table: Table) -> str:
+    names = [quoted(table.key), f"CAST({quoted(table.time)} AS BIGINT)"]
+    names += [selected(column) for column in (*table.columns, *table.tags)]
+    return f"SELECT {', '.join(names)} FROM {quoted(supertable(table.name))}"
+
+
+def _columns(table: Table, found: Sequence[tuple[Any, ...]]) -> Columns:
+    if not found:
+        return {}
+    declared = [Column(table.key, "text"), Column(table.time, "time"), *table.columns, *table.tags]
+    return {column.name: list(values) for column, values in zip(declared, zip(*found, strict=True), strict=True)}
