@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Batch:
         if values is None:
             if self._rows is None:
                 raise KeyError(name)
-            values = self._columns[name] = [getattr(row, name) for row in self._rows]
+            values = self._columns[name] = list(map(attrgetter(name), self._rows))
         return values
 
     def value(self, name: str, index: int) -> Any:

@@ -56,6 +56,11 @@ def parser(time: Time) -> Parser:
     return lambda values: _bounded(np.array([_one(datetime.strptime(v, time.format), zone) for v in values], np.int64))  # noqa: DTZ007 - the zone follows
 
 
+def whole_parser(time: Time) -> Parser:
+    """As :func:`parser`, for an epoch format and times that are known to be whole numbers."""
+    return lambda values: _bounded(_scaled_whole(np.array(values, np.int64), time.format))
+
+
 def formatter(time: Time) -> Formatter:
     """A function from n int64 µs to n times as the topic writes them."""
     if time.format in EPOCH_FORMATS:
@@ -87,14 +92,18 @@ def _divided(us: Int64s, divisor: int) -> list[Any]:
     return times
 
 
+def _scaled_whole(array: Int64s, format: str) -> Int64s:  # noqa: A002
+    factor = int(EPOCH_FORMATS[format])
+    limit = LATEST_US // factor + 1 if factor else LATEST_US * 1_000
+    if len(array) and (int(array.max()) > limit or int(array.min()) < -limit):
+        raise ValueError("a time lies outside the years 1900 to 2199")
+    return array.astype(np.int64) * factor if factor else array.astype(np.int64) // 1_000
+
+
 def _scaled(values: Sequence[Any], format: str) -> Int64s:  # noqa: A002
     array = np.array(values)
     if array.dtype.kind in "iu":
-        factor = int(EPOCH_FORMATS[format])
-        limit = LATEST_US // factor + 1 if factor else LATEST_US * 1_000
-        if len(array) and (int(array.max()) > limit or int(array.min()) < -limit):
-            raise ValueError("a time lies outside the years 1900 to 2199")
-        return array.astype(np.int64) * factor if factor else array.astype(np.int64) // 1_000
+        return _scaled_whole(array, format)
     if array.dtype.kind != "f":
         raise TypeError("a time is no number")
     if format == "epoch_ns" and any(isinstance(value, int) for value in values):

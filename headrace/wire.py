@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ import numpy as np
 from msgspec import Meta
 
 from headrace.batch import Batch, Int64s
-from headrace.event_time import formatter, is_number, iso, parser
+from headrace.event_time import formatter, is_number, iso, parser, whole_parser
 from headrace.pipeline.model import Field, FieldType, Time, Topic
 
 Reason = Literal["not_json", "wrong_type", "missing_field", "nan", "bad_time", "future", "too_large", "unknown_shape"]
@@ -89,6 +90,11 @@ class Decoder:
         self._skew_us = int(topic.max_future_skew)
         declared = {**topic.fields, **{tag: _optional(field) for tag, field in topic.tags.items()}}
         self._times = [name for name, field in declared.items() if field.type == "time"]
+        number = is_number(topic.time.format)
+        # Nearly all epochs are whole, and are parsed faster when that is known beforehand.
+        self._parse_usual = whole_parser(topic.time) if number else self._parse_time
+        usual = _struct(topic, declared, self._key, columns=False, time=int if number else str)
+        self._decode_usual = msgspec.json.Decoder(usual).decode
         self._decode_row = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=False)).decode
         self._decode_columns = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=True)).decode
         self._columnar = False
@@ -100,10 +106,11 @@ class Decoder:
         refused: list[Refused] = []
         places: Sequence[int] = range(len(values))
         try:
-            longest = max(map(len, values))  # type: ignore[arg-type]
+            # Joining them tells their length together: four times as fast as asking each.
+            suspect = len(b"".join(values)) > self.topic.max_bytes  # type: ignore[arg-type]
         except TypeError:
-            longest = self.topic.max_bytes + 1
-        if longest > self.topic.max_bytes:
+            suspect = True
+        if suspect:
             places = [place for place in places if self._fits(place, values[place], refused)]
             values = [values[place] for place in places]
         parts = None if self._columnar else self._rows(values, places, refused, envelope)
@@ -125,9 +132,11 @@ class Decoder:
         self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
     ) -> list[_Part] | tuple[Sequence[int], Batch] | None:
         """All messages as one reading each, or None when a message alone must be looked at."""
+        parse_time = self._parse_usual
         try:
-            rows = list(map(self._decode_row, values))
+            rows = list(map(self._decode_usual, values))
         except _BAD:
+            parse_time = self._parse_time
             rows, kept = [], []
             for place, value in zip(places, values, strict=True):
                 try:
@@ -141,14 +150,14 @@ class Decoder:
             places = kept
         time = self._time
         try:
-            ts_us = self._parse_time([getattr(row, time) for row in rows])
-            columns = {name: self._time_column([getattr(row, name) for row in rows]) for name in self._times}
+            ts_us = parse_time(list(map(attrgetter(time), rows)))
+            columns = {name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times}
         except _BAD:
             refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
             return None
         if self._key is not None:
             key = self._key
-            devices = [getattr(row, key) for row in rows]
+            devices = list(map(attrgetter(key), rows))
         else:
             try:
                 devices = [_device(envelope.key(place)) for place in places]
@@ -325,14 +334,16 @@ def _optional(field: Field) -> Field:
     return Field(type=field.type, unit=field.unit, optional=True)
 
 
-def _struct(topic: Topic, declared: dict[str, Field], key: str | None, *, columns: bool) -> type[msgspec.Struct]:
+def _struct(
+    topic: Topic, declared: dict[str, Field], key: str | None, *, columns: bool, time: Any = None
+) -> type[msgspec.Struct]:
     """The type of a message: one reading, or lists of them."""
 
     def shaped(kind: Any) -> Any:
         return list[kind] if columns else kind
 
     required: list[tuple[str, Any]] = [] if key is None else [(key, shaped(_NAME))]
-    required.append((topic.time.field, shaped(int | float if is_number(topic.time.format) else str)))
+    required.append((topic.time.field, shaped(time or (int | float if is_number(topic.time.format) else str))))
     optional: list[tuple[str, Any, Any]] = []
     for name, field in declared.items():
         if field.optional:

@@ -111,6 +111,9 @@ class TopicStreams:
         if not due or closed == opened.published:
             return
         opened.published, opened.published_ms = closed, batch.polled_ms
+        if batch.idle:
+            # A checkpoint of no offsets and no state is none: exactly-once would take the entry back.
+            opened.dirty = True
         windowed = opened.windowed
         entry = ledger.Entry(
             stage="processors",

@@ -147,6 +147,7 @@ class MicroBatchConsumer(InternalConsumer):
         self._queue: deque[Row] = deque()
         self._ends: dict[Partition, _Silence] = {}
         self._assigned: set[Partition] = set()
+        self._rebalances = 0
         self.handed_out: dict[Partition, int] = {}
         """The first offset of each partition's row that was handed out last."""
 
@@ -155,7 +156,10 @@ class MicroBatchConsumer(InternalConsumer):
 
         def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
             on_assign(consumer, partitions)
-            self._assigned.update((tp.topic, tp.partition) for tp in partitions)
+            self._rebalances += 1
+            self._assigned.update(
+                (tp.topic, tp.partition) for tp in partitions if not self._topics[tp.topic].is_changelog
+            )
 
         def gone(then: Callable[..., None], consumer: Any, partitions: list[TopicPartition]) -> None:
             # First of all: what waits must not be processed by the commit that a revoke brings.
@@ -196,9 +200,12 @@ class MicroBatchConsumer(InternalConsumer):
         return row
 
     def _fill(self, timeout: float | None) -> None:
+        before = self._rebalances
         messages = self.consume(num_messages=self._batch, timeout=timeout)
+        # Where one partition is ours, and was all the time, every message is of it: no need to ask each.
+        only = next(iter(self._assigned)) if len(self._assigned) == 1 and before == self._rebalances else None
         now, polled_ms = time.monotonic(), time.time_ns() // 1_000_000
-        for partition, of_partition in self._by_partition(messages, now).items():
+        for partition, of_partition in self._by_partition(messages, only, now).items():
             # A rebalance inside consume() may have taken the partition away.
             if partition in self._assigned:
                 self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
@@ -209,24 +216,20 @@ class MicroBatchConsumer(InternalConsumer):
                 end = self._end_offsets[partition]
                 self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=end)))
 
-    def _by_partition(self, messages: list[Message], now: float) -> dict[Partition, list[Message]]:
+    def _by_partition(
+        self, messages: list[Message], only: Partition | None, now: float
+    ) -> dict[Partition, list[Message]]:
         grouped: dict[Partition, list[Message]] = {}
         if not messages:
             return grouped
         if any(map(Message.error, messages)):
             messages = [message for message in messages if not self._noted(message, now)]
-        partitions = list(map(Message.partition, messages))
-        topics = list(map(Message.topic, messages)) if len(self._data_topics()) > 1 else None
-        if topics is None:
-            topic = next(iter(self._data_topics()))
-            if len(set(partitions)) == 1:
-                grouped[topic, partitions[0]] = messages
-            else:
-                for message, number in zip(messages, partitions, strict=True):
-                    grouped.setdefault((topic, number), []).append(message)
+        if only is not None and messages:
+            grouped[only] = messages
         else:
-            for message, of, number in zip(messages, topics, partitions, strict=True):
-                grouped.setdefault((of, number), []).append(message)
+            numbers = map(Message.partition, messages)
+            for message, topic, number in zip(messages, map(Message.topic, messages), numbers, strict=True):
+                grouped.setdefault((topic, number), []).append(message)
         for partition, of_partition in grouped.items():
             silence = self._ends.get(partition)
             if silence is not None and not self._at_end_after(partition, of_partition):
@@ -240,7 +243,7 @@ class MicroBatchConsumer(InternalConsumer):
         if not _is_end(message):
             raise_for_msg_error(message)
         partition = (message.topic(), message.partition())
-        if partition in self._assigned and not self._topics[partition[0]].is_changelog:
+        if partition in self._assigned:
             self._ends[partition] = _Silence(now)
             self._end_offsets[partition] = message.offset()
         return True
@@ -253,13 +256,11 @@ class MicroBatchConsumer(InternalConsumer):
         """Whether the end that was noted lies behind these messages (both can come from one poll)."""
         return self._end_offsets.get(partition, -1) > cast(int, messages[-1].offset())
 
-    def _data_topics(self) -> set[str]:
-        return {name for name, topic in self._topics.items() if not topic.is_changelog}
-
     def _paused(self) -> set[Partition]:
         return {(tp.topic, tp.partition) for tp in self._backpressurred_tps}
 
     def _forget(self, partitions: set[Partition]) -> None:
+        self._rebalances += 1
         self._assigned -= partitions
         for partition in partitions:
             self._ends.pop(partition, None)

@@ -2,7 +2,8 @@
 
 Rows are taken from a pool and given back when their window closes. Folding a batch into them and merging
 are the same operation, and their order does not matter (exactly for integers, up to rounding for floats):
-first and last go by event time, then by value.
+first and last go by event time, then by value. The sum of whole numbers is kept in two halves, so that a
+mean is right even where the sum itself is beyond 64 bits (and then is None).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from headrace.pipeline.model import Aggregate, FieldType
 Array = NDArray[Any]
 
 _GROWTH = 64
+_HALF = 32
+_INT64 = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Accumulators:
         for measure in self.measures:
             for part, dtype in _parts(measure).items():
                 self.columns[f"{measure.field}.{part}"] = np.empty(0, dtype)
+        self._parts = {measure.field: _parts(measure) for measure in self.measures}
         self.live = np.empty(0, np.bool_)
         self._free: list[int] = []
 
@@ -71,7 +75,7 @@ class Accumulators:
         self.columns["window"][rows] = windows
         self.columns["count"][rows] = 0
         for measure in self.measures:
-            for part in _parts(measure):
+            for part in self._parts[measure.field]:
                 self.columns[f"{measure.field}.{part}"][rows] = _neutral(measure, part)
         self.live[rows] = True
         return rows
@@ -105,9 +109,14 @@ class Accumulators:
             return
         columns, name = self.columns, measure.field
         np.add.at(columns[f"{name}.n"], rows, 1)
-        parts = _parts(measure)
+        parts = self._parts[name]
         if "sum" in parts:
-            np.add.at(columns[f"{name}.sum"], rows, values)
+            if "sum_high" in parts:
+                np.add.at(columns[f"{name}.sum_high"], rows, values >> _HALF)
+                values_low = values & ((1 << _HALF) - 1)
+                np.add.at(columns[f"{name}.sum"], rows, values_low)
+            else:
+                np.add.at(columns[f"{name}.sum"], rows, values)
         if "min" in parts:
             np.minimum.at(columns[f"{name}.min"], rows, values)
         if "max" in parts:
@@ -141,17 +150,26 @@ class Accumulators:
         return results
 
     def _result(self, measure: Measure, aggregate: Aggregate, rows: Int64s, seen: Int64s) -> list[Any]:
+        listed: list[Any]
         if aggregate == "count":
             counted: list[Any] = seen.tolist()
             return counted
-        if aggregate == "mean":
-            values = self.columns[f"{measure.field}.sum"][rows] / np.maximum(seen, 1)
+        if aggregate in ("sum", "mean") and measure.type == "int":
+            listed = self._of_whole_sum(measure, aggregate, rows, seen)
+        elif aggregate == "mean":
+            listed = (self.columns[f"{measure.field}.sum"][rows] / np.maximum(seen, 1)).tolist()
         else:
-            values = self.columns[f"{measure.field}.{aggregate}"][rows]
-        listed: list[Any] = values.tolist()
+            listed = self.columns[f"{measure.field}.{aggregate}"][rows].tolist()
         if (seen == 0).any():
             return [value if n else None for value, n in zip(listed, seen.tolist(), strict=True)]
         return listed
+
+    def _of_whole_sum(self, measure: Measure, aggregate: Aggregate, rows: Int64s, seen: Int64s) -> list[Any]:
+        high, low = (self.columns[f"{measure.field}.{part}"][rows].tolist() for part in ("sum_high", "sum"))
+        sums = [(above << _HALF) + below for above, below in zip(high, low, strict=True)]
+        if aggregate == "mean":
+            return [total / max(n, 1) for total, n in zip(sums, seen.tolist(), strict=True)]
+        return [total if _INT64.min <= total <= _INT64.max else None for total in sums]
 
 
 def sorted_ranks(values: Array) -> list[int]:
@@ -168,6 +186,8 @@ def _parts(measure: Measure) -> Mapping[str, Any]:
             continue
         part = "sum" if aggregate == "mean" else aggregate
         parts[part] = measure.dtype
+        if part == "sum" and measure.type == "int":
+            parts["sum_high"] = np.int64
         if part in ("first", "last"):
             parts[f"{part}_ts"] = np.int64
     return parts

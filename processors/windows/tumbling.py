@@ -17,6 +17,10 @@ class Tumbling:
         """The number of the window that each time falls into."""
         return ts_us // self.size_us
 
+    def end_of(self, number: int) -> int:
+        """Where one window ends (exclusive)."""
+        return (number + 1) * self.size_us
+
     def start_us(self, numbers: Int64s) -> Int64s:
         """Where the windows begin."""
         return numbers * self.size_us
