@@ -30,8 +30,8 @@ log = logging.getLogger("headrace.sinks")
 
 Partition = tuple[str, int]
 
-WRITE_AFTER_S = 0.04
-"""How long rows wait for company while a store is written to: short of what a person sees, and writes are few."""
+WRITE_EVERY_S = 0.04
+"""A stream of rows is written so often at the most: a person sees no delay, and writes are few."""
 WRITE_AT_ROWS = 20_000
 RETRY_S = 1.0
 
@@ -59,13 +59,14 @@ class TableSink(BaseSink):
         self._decoders = {name: Decoder(topic) for name, topic in topics.items()}
         self._parts: dict[Partition, list[Part]] = {}
         self._rows = 0
-        self._waiting_since = 0.0
+        self._written_s = 0.0
         self._durable: dict[Partition, int] = {}
         self._reach: dict[Partition, int] = {}
         """The next offset that what is kept or written of each partition reaches to."""
         self._away = False
         self._spoiled = False
         app.on_gone(self.forget)
+        app.on_quiet(self.quiet)
         app.flush_at_commit(self)
         for name in topics:
             frame = app.batches(name).apply(self.take, expand=True)
@@ -77,11 +78,18 @@ class TableSink(BaseSink):
         try:
             if not batch.idle or self._reach.get((batch.topic, batch.partition), 0) < batch.next_offset:
                 letters = self._keep(batch)
-            if self._parts and not batch.more and not self._away and self._due(batch):
-                self._write()
+            if not batch.more:
+                self._write_if_due()
         except StoreUnavailable as error:
             self._note_away(error)
         return letters
+
+    def quiet(self) -> None:
+        """A poll has brought nothing: write what was put off for company."""
+        try:
+            self._write_if_due()
+        except StoreUnavailable as error:
+            self._note_away(error)
 
     def add(self, *_: object, **__: object) -> None:
         """Quix's way in for single values; micro-batches come by :meth:`take`."""
@@ -125,9 +133,12 @@ class TableSink(BaseSink):
         self._rows = 0
         self._spoiled = False
 
-    def _due(self, batch: MicroBatch) -> bool:
-        waited = time.monotonic() - self._waiting_since
-        return batch.idle or self._rows >= WRITE_AT_ROWS or waited >= WRITE_AFTER_S
+    def _write_if_due(self) -> None:
+        """Write at once what comes alone, and at most every 40 ms what comes in a stream."""
+        if not self._parts or self._away:
+            return
+        if self._rows >= WRITE_AT_ROWS or time.monotonic() - self._written_s >= WRITE_EVERY_S:
+            self._write()
 
     def _keep(self, batch: MicroBatch) -> list[Outgoing]:
         partition = (batch.topic, batch.partition)
@@ -159,8 +170,6 @@ class TableSink(BaseSink):
         ledger.tally(part.counts, len(batch), batch.next_offset - reached, decoded.refused)
         self._reach[partition] = max(reached, batch.next_offset)
         part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
-        if not self._rows:
-            self._waiting_since = time.monotonic()
         self._rows += len(decoded.batch) or 1
         return [_dead_letter(batch, refused) for refused in decoded.refused]
 
@@ -171,6 +180,7 @@ class TableSink(BaseSink):
             for parts in self._parts.values():
                 for part in parts:
                     durable[part.partition] = self._write_part(part)
+        self._written_s = time.monotonic()
         self._durable.update(durable)
         self._drop()
         self._reach = dict(self._durable)

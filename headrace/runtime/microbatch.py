@@ -148,6 +148,7 @@ class MicroBatchConsumer(InternalConsumer):
         self._ends: dict[Partition, _Silence] = {}
         self._assigned: set[Partition] = set()
         self._rebalances = 0
+        self.on_quiet: list[Callable[[], None]] = []
         self.handed_out: dict[Partition, int] = {}
         """The first offset of each partition's row that was handed out last."""
 
@@ -175,9 +176,17 @@ class MicroBatchConsumer(InternalConsumer):
 
     def trigger_backpressure(self, offsets_to_seek: dict[Partition, int], resume_after: float) -> None:
         """Pause and seek back as Quix does; what waits will be read again."""
+        seek = dict(offsets_to_seek)
+        # Quix knows of the rows that it was handed alone. Those that wait here must be read again as well, and
+        # a partition at its end begins there again: consume() has moved it one offset too far for the event.
+        for row in self._queue:
+            if row.offset != IDLE_OFFSET:
+                seek.setdefault((row.topic, row.partition), cast(MicroBatch, row.value).first_offset)
+        for partition in self._ends:
+            seek.setdefault(partition, self._end_offsets[partition])
         self._queue.clear()
         self._ends.clear()
-        super().trigger_backpressure(offsets_to_seek, resume_after)
+        super().trigger_backpressure(seek, resume_after)
 
     def poll(self, timeout: float | None = None) -> Message | None:
         """A single message, for the recovery of state, which knows nothing of ends."""
@@ -191,6 +200,8 @@ class MicroBatchConsumer(InternalConsumer):
         if not self._queue:
             self._fill(timeout)
         if not self._queue:
+            for hook in self.on_quiet:
+                hook()
             return None
         row = self._queue.popleft()
         batch = cast(MicroBatch, row.value)
@@ -418,6 +429,10 @@ class MicroBatchApplication(Application):
     def before_commit(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` before each checkpoint is committed: the time to write state."""
         self._before_commit.append(hook)
+
+    def on_quiet(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` whenever a poll has brought nothing: the time for what was put off."""
+        cast(MicroBatchConsumer, self._consumer).on_quiet.append(hook)
 
     def on_gone(self, hook: Callable[[set[Partition]], None]) -> None:
         """Call ``hook`` with the partitions that are revoked or lost, after their last commit."""

@@ -33,7 +33,7 @@ def keep_running(broker: str, build: Callable[[], MicroBatchApplication]) -> Non
     Raises BrokerError when it fails ``TRIES`` times within ``PATIENCE_S``, and whatever else the application
     raises.
     """
-    _collect_seldom()
+    collect_seldom()
     failures: deque[float] = deque(maxlen=TRIES)
     while True:
         app = build()
@@ -60,7 +60,7 @@ def keep_running(broker: str, build: Callable[[], MicroBatchApplication]) -> Non
         wait_for_broker(broker)
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Let the garbage collector look seldom, and not at what is there for good.
 
     A micro-batch makes and frees thousands of messages by reference counts alone. At Python's threshold of

@@ -1,0 +1,1 @@
+"""Measures Headrace beside its peers: ``python -m bench [BENCH ...]``."""
