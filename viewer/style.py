@@ -102,11 +102,13 @@ def _column(column: Shown, table: EngineTable) -> dict[str, Any]:
         return {"date_format": parts}
     if column.kind != "float":
         return {}
-    declared = next((c for c in table.source.columns if c.name == column.source), None)
+    source = table.source
+    declared = next((c for c in (*source.columns, *source.tags) if c.name == column.source), None)
     unit = (declared.unit if declared else None) or ""
     decimals = 0 if declared and declared.type == "int" else 3 if unit[:1] in _COARSE_PREFIXES else 2
     style: dict[str, Any] = {"number_format": {"minimumFractionDigits": decimals, "maximumFractionDigits": decimals}}
-    if column.source in ("count", "revision") and table.source.kind == "windows":
+    plain = declared in source.tags or (source.kind == "windows" and column.source in ("count", "revision"))
+    if plain:
         return style | {"fg_mode": "disabled"}
     if table.shape == "last":
         style |= _PULSE
