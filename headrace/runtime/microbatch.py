@@ -23,8 +23,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ from quixstreams.models import MessageContext, Row, SerializationContext, Serial
 from quixstreams.sinks.base import BaseSink
 
 from headrace.errors import HeadraceError, SettingsError
+from headrace.runtime.batches import MicroBatch, Outgoing
 from headrace.settings import Guarantee
 
 KEY = b"partition"
@@ -52,75 +53,6 @@ STOP_S = 10.0
 log = logging.getLogger("headrace.runtime")
 
 Partition = tuple[str, int]
-
-
-class MicroBatch:
-    """The messages of one partition from one poll, in the order of their offsets; none in an ``idle`` one.
-
-    ``more`` says that further rows of the same poll follow, so that a sink may wait and write once.
-    ``polled_ms`` is the wall time of the poll. An idle one's ``first_offset`` and ``next_offset`` are the
-    partition's end.
-    """
-
-    __slots__ = ("_messages", "first_offset", "more", "next_offset", "partition", "polled_ms", "topic", "values")
-
-    def __init__(
-        self, topic: str, partition: int, messages: Sequence[Message], *, polled_ms: int, end: int = 0
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.polled_ms = polled_ms
-        self.more = False
-        self._messages = messages
-        self.values: list[bytes | None] = list(map(Message.value, messages))
-        self.first_offset: int = messages[0].offset() if messages else end
-        self.next_offset: int = messages[-1].offset() + 1 if messages else end
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    @property
-    def idle(self) -> bool:
-        """Whether this says that the partition is silent."""
-        return not self._messages
-
-    def timestamp_ms(self, place: int) -> int:
-        """The broker's time of a message."""
-        return cast(int, self._messages[place].timestamp()[1])
-
-    def key(self, place: int) -> bytes | None:
-        """A message's key."""
-        return cast("bytes | None", self._messages[place].key())
-
-    def offset(self, place: int) -> int:
-        """A message's offset."""
-        return cast(int, self._messages[place].offset())
-
-    def since(self, offset: int) -> MicroBatch:
-        """The messages at and beyond an offset."""
-        if not self._messages or self.first_offset >= offset:
-            return self
-        return self._part([message for message in self._messages if message.offset() >= offset])
-
-    def before(self, offset: int) -> MicroBatch:
-        """The messages below an offset."""
-        return self._part([message for message in self._messages if message.offset() < offset])
-
-    def _part(self, messages: Sequence[Message]) -> MicroBatch:
-        batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms, end=self.next_offset)
-        batch.more = self.more
-        return batch
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A message to be produced."""
-
-    topic: str
-    key: bytes | None
-    value: bytes
-    timestamp_ms: int
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 class _OutgoingSerializer(Serializer):
