@@ -22,10 +22,12 @@ from bench.options import Options
 from bench.process import running, told, watched
 from bench.topic import Readings, fill
 from headrace.pipeline import parse
+from headrace.settings import Guarantee
 from headrace.topics import ensure_topics, reader, wait_for_broker
 
 DEVICES = 5
 TOPIC = "readings"
+EXACTLY = "headrace exactly-once"
 BYTEWAX_VARIABLE = "HEADRACE_BENCH_BYTEWAX"
 """The Python of an environment that has ``bytewax[kafka]``, which does not go with our confluent-kafka."""
 
@@ -53,7 +55,8 @@ def run(broker: Broker, options: Options, console: Console) -> list[Line]:
     slow = str(options.slow_readings)
     subjects: dict[str, Callable[[int], Run]] = {
         "consume": lambda _: told("bench.subjects.consume", broker.address, TOPIC, str(readings.count)),
-        "headrace": lambda round_: _headrace(broker, readings, round_),
+        "headrace": lambda round_: _headrace(broker, readings, round_, "at-least-once"),
+        EXACTLY: lambda round_: _headrace(broker, readings, round_, "exactly-once"),
         "hand loop": lambda _: told("bench.subjects.hand_loop", broker.address, TOPIC, str(readings.count)),
         "quix": lambda round_: _quix(broker, readings, options.slow_readings, round_),
     }
@@ -77,17 +80,23 @@ def run(broker: Broker, options: Options, console: Console) -> list[Line]:
             console.print(f"tumbling: round {number}, {name}: {measured[name].per_s:,.0f} readings/s")
         rounds.append(measured)
     against = {"quix": "quix", "consume": "consume", "bytewax": "bytewax", "hand_loop": "hand loop"}
-    return lines("tumbling", rounds, against, notes)
+    made = lines("tumbling", rounds, against, notes)
+    exactly = [{name: round_[name] for name in ("headrace", EXACTLY)} for round_ in rounds]
+    by_name = {line.subject: line for line in made}
+    by_name[EXACTLY].ratio |= lines("tumbling", exactly, {"at_least_once": "headrace"}, {})[1].ratio
+    return made
 
 
-def _headrace(broker: Broker, readings: Readings, number: int) -> Run:
-    text = PIPELINE.format(round=number)
+def _headrace(broker: Broker, readings: Readings, number: int, guarantee: Guarantee) -> Run:
+    name = f"{number}-{guarantee}"
+    text = PIPELINE.format(round=name)
     ensure_topics(wait_for_broker(broker.address), parse(text))
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
         file = Path(folder) / "pipeline.toml"
         file.write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "processors", "--pipeline", str(file), "--broker", broker.address]
-        return _by_results([*command, "--data", folder], broker, f"windows-{number}", readings, readings.count)
+        command += ["--data", folder, "--guarantee", guarantee]
+        return _by_results(command, broker, f"windows-{name}", readings, readings.count)
 
 
 def _quix(broker: Broker, readings: Readings, count: int, number: int) -> Run:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import taosws
@@ -61,7 +62,7 @@ def _by_store(url: str, subtables: int, rows: int) -> Callable[[int, int], Calla
 
     def write(call: int, start_us: int) -> Callable[[], object]:
         ts_us = start_us + np.arange(n) // subtables * STEP_US
-        columns = {"current": [8 + i * 0.01 for i in range(n)], "voltage": list(range(n))}
+        columns: dict[str, list[Any]] = {"current": [8 + i * 0.01 for i in range(n)], "voltage": list(range(n))}
         batch = Batch(list(devices), ts_us, columns)
         position = Position("readings", 0, call * n, (call + 1) * n, {"messages": n, "read": n})
         return lambda: store.write(TABLE, batch, position)
