@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,16 +49,15 @@ class TopicStreams:
         self._open: dict[int, dict[str, Open]] = {}
         app.before_commit(self.save)
         app.on_gone(self.forget)
-        frame = app.batches(topic).apply(self._apply, stateful=True, expand=True, metadata=True)
-        app.produce(frame, [*self._into.values(), LEDGER_TOPIC])
+        app.batches(topic).update(self._update, stateful=True, metadata=True)
 
-    def _apply(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, state: Any) -> Iterable[Outgoing]:
+    def _update(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, state: Any) -> None:
         streams = self._open.get(batch.partition)
         if streams is None:
             streams = self._open[batch.partition] = {
                 name: self._restore(name, batch.partition, state) for name in self._specs
             }
-        return self.process(batch, streams)
+        self._app.produce(self.process(batch, streams))
 
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> list[Outgoing]:
         """The results and ledger entries that a micro-batch of a partition brings."""

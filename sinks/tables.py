@@ -54,6 +54,7 @@ class TableSink(BaseSink):
         self, app: MicroBatchApplication, store: Store, topics: Mapping[str, Topic], tables: Mapping[str, Table]
     ) -> None:
         super().__init__(lambda: None)
+        self._app = app
         self._store = store
         self._tables = tables
         self._decoders = {name: Decoder(topic) for name, topic in topics.items()}
@@ -69,20 +70,17 @@ class TableSink(BaseSink):
         app.on_quiet(self.quiet)
         app.flush_at_commit(self)
         for name in topics:
-            frame = app.batches(name).apply(self.take, expand=True)
-            app.produce(frame, [name + DLQ_SUFFIX])
+            app.batches(name).update(self.take)
 
-    def take(self, batch: MicroBatch) -> list[Outgoing]:
-        """Keep a micro-batch's rows for writing, write if it is time, and return its dead letters."""
-        letters: list[Outgoing] = []
+    def take(self, batch: MicroBatch) -> None:
+        """Keep a micro-batch's rows for writing, produce its dead letters, and write if it is time."""
         try:
             if not batch.idle or self._reach.get((batch.topic, batch.partition), 0) < batch.next_offset:
-                letters = self._keep(batch)
+                self._app.produce(self._keep(batch))
             if not batch.more:
                 self._write_if_due()
         except StoreUnavailable as error:
             self._note_away(error)
-        return letters
 
     def quiet(self) -> None:
         """A poll has brought nothing: write what was put off for company."""

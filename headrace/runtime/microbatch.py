@@ -34,7 +34,7 @@ from quixstreams.dataframe import StreamingDataFrame
 from quixstreams.error_callbacks import default_on_processing_error
 from quixstreams.internal_consumer import InternalConsumer
 from quixstreams.kafka.consumer import raise_for_msg_error
-from quixstreams.models import MessageContext, Row, SerializationContext, Serializer, Topic
+from quixstreams.models import MessageContext, Row, Topic
 from quixstreams.sinks.base import BaseSink
 
 from headrace.errors import HeadraceError, SettingsError
@@ -53,11 +53,6 @@ STOP_S = 10.0
 log = logging.getLogger("headrace.runtime")
 
 Partition = tuple[str, int]
-
-
-class _OutgoingSerializer(Serializer):
-    def __call__(self, value: Outgoing, ctx: SerializationContext) -> bytes:  # noqa: ARG002 - Quix's signature
-        return value.value
 
 
 @dataclass
@@ -383,14 +378,20 @@ class MicroBatchApplication(Application):
     def _raw_topic(self, name: str) -> Topic:
         return self.topic(name, value_deserializer="bytes", key_deserializer="bytes", value_serializer="bytes")
 
-    def produce(self, frame: StreamingDataFrame, topics: Iterable[str]) -> None:
-        """Produce the Outgoing values of a dataframe, each to its own topic among ``topics``."""
-        targets = {
-            name: self.topic(name, value_serializer=_OutgoingSerializer(), key_serializer="bytes") for name in topics
-        }
-        frame = frame.set_headers(lambda value, *_: value.headers)
-        frame = frame.set_timestamp(lambda value, *_: value.timestamp_ms)
-        frame.to_topic(lambda value, *_: targets[value.topic], key=lambda value: value.key)
+    def produce(self, outgoing: Iterable[Outgoing]) -> None:
+        """Produce messages within the checkpoint that is open.
+
+        By the application's own producer, past ``StreamingDataFrame.to_topic``: a result would cost there what
+        thirty readings cost.
+        """
+        for message in outgoing:
+            self._producer.produce(
+                topic=message.topic,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+                timestamp=message.timestamp_ms,
+            )
 
     def flush_at_commit(self, sink: BaseSink) -> None:
         """Flush a sink that is fed otherwise than by ``StreamingDataFrame.sink`` with each checkpoint."""
