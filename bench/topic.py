@@ -52,6 +52,8 @@ def fill(address: str, topic: str, readings: Readings) -> None:
         {
             **CLIENT,
             "bootstrap.servers": address,
+            # Idempotent: a batch that is sent again must not come out of order.
+            "enable.idempotence": True,
             "linger.ms": 50,
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 1_000_000,
