@@ -93,7 +93,8 @@ class NativeKafka:
             _PROPERTIES.format(port=self._port, controller=self._controller, folder=self._folder), encoding="utf-8"
         )
         (self._folder / "log4j2.xml").write_text(_LOGGING, encoding="utf-8")
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # Its first byte is fixed, as an id that begins with a dash would be taken for a flag.
+        cluster = urlsafe_b64encode(b"h" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         with self._output() as output:
             formatted = subprocess.run(
                 self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)),

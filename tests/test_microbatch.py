@@ -1,0 +1,292 @@
+"""The micro-batch runtime on real brokers: what its rows promise, and its windows against Quix's own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from native_kafka import KafkaPart
+from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, until
+
+from headrace.errors import SettingsError
+from headrace.runtime import MicroBatch, MicroBatchApplication
+from headrace.runtime.microbatch import BaseSink
+from headrace.topics import CLIENT
+
+COLUMNS = ("count", "current_count", "current_min", "current_max", "current_mean")
+
+
+class Topic:
+    """A topic of plain bytes."""
+
+    def __init__(self, address: str, name: str, partitions: int) -> None:
+        self.name = name
+        self._settings = {**CLIENT, "bootstrap.servers": address}
+        admin = AdminClient(self._settings)
+        for made in admin.create_topics([NewTopic(name, partitions)]).values():
+            made.result(PATIENCE_S)
+        until(lambda: name in admin.list_topics(timeout=5).topics, "the topic")
+
+    def send(self, partition: int, values: list[bytes]) -> None:
+        """Send, and wait until the broker has all."""
+        producer = Producer({**self._settings, "enable.idempotence": True, "linger.ms": 5})
+        for value in values:
+            producer.produce(self.name, value, partition=partition)
+        assert producer.flush(PATIENCE_S) == 0
+
+
+@dataclass
+class Seen:
+    """What an application's rows brought."""
+
+    values: dict[int, list[bytes | None]] = field(default_factory=lambda: defaultdict(list))
+    next_offset: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    idles: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    rows: int = 0
+    deadline: float = field(default_factory=lambda: time.monotonic() + PATIENCE_S)
+
+    def note(self, batch: MicroBatch) -> None:
+        """Note a row; fails where one is lost, comes twice, or says idle while behind."""
+        assert time.monotonic() < self.deadline, f"never came: {self}"
+        self.rows += 1
+        if batch.idle:
+            assert (batch.first_offset, batch.next_offset, len(batch)) == (self.next_offset[batch.partition],) * 2 + (
+                0,
+            )
+            self.idles[batch.partition] += 1
+            return
+        assert batch.first_offset == self.next_offset[batch.partition]
+        assert batch.next_offset == batch.first_offset + len(batch)
+        assert [batch.offset(place) for place in range(len(batch))] == list(
+            range(batch.first_offset, batch.next_offset)
+        )
+        self.next_offset[batch.partition] = batch.next_offset
+        self.values[batch.partition] += batch.values
+
+
+@contextlib.contextmanager
+def application(broker: KafkaPart, name: str, folder: Path, **settings: Any) -> Iterator[MicroBatchApplication]:
+    app = MicroBatchApplication(
+        broker=broker.address, group=name, instance="1", state=folder / "state", **{"commit_s": 0.1, **settings}
+    )
+    yield app
+    # A producer that was never flushed would speak up when it is collected.
+    app._producer.flush(PATIENCE_S)
+
+
+def run(app: MicroBatchApplication, topic: Topic, then: Callable[[MicroBatch], object]) -> None:
+    """Run until ``then`` stops the application."""
+    app.batches(topic.name).update(then)
+    app.run()
+
+
+def test_windows_are_quix_s_own(broker: KafkaPart, name: str, tmp_path: Path) -> None:
+    # No reading is late, as Quix has its own ways with those: out of order by less than the grace alone.
+    line = ProcessorLine(broker.address, name, tmp_path, partitions=2, grace="2s")
+    line.make_topics()
+    line.send([*readings(6, 600), *last_readings(6, 120)])
+    expected = line.expected()
+    assert len(expected) == 6 * 7
+    with line.processor() as processor:
+        line.await_windows([processor])
+    ours = {
+        (device, start // 1_000, w["end"] // 1_000): tuple(w[c] for c in COLUMNS)
+        for (device, start), w in line.results().items()
+    }
+    assert ours == quix_windows(broker.address, line.topic, name, tmp_path, len(expected))
+    line.close()
+
+
+def quix_windows(
+    address: str, topic: str, name: str, folder: Path, count: int
+) -> dict[tuple[str, int, int], tuple[Any, ...]]:
+    """What Quix's own tumbling windows say, by device, start and end (ms)."""
+    from quixstreams import Application
+    from quixstreams.dataframe.windows import Count, Max, Mean, Min
+
+    app = Application(
+        broker_address=address,
+        consumer_group=f"{name}-quix",
+        auto_offset_reset="earliest",
+        state_dir=folder / "quix",
+        loglevel=None,
+        consumer_extra_config={"enable.metrics.push": False},
+        producer_extra_config={"enable.metrics.push": False},
+    )
+    found: dict[tuple[str, int, int], tuple[Any, ...]] = {}
+
+    def note(window: dict[str, Any], key: str, *_: object) -> None:
+        assert (key, window["start"], window["end"]) not in found
+        found[key, window["start"], window["end"]] = tuple(window[column] for column in COLUMNS)
+
+    source = app.topic(
+        topic, key_deserializer="str", value_deserializer="json", timestamp_extractor=lambda value, *_: value["ts"]
+    )
+    windows = (
+        app.dataframe(source)
+        .tumbling_window(10_000, grace_ms=2_000)
+        .agg(
+            count=Count(),
+            current_count=Count(),
+            current_min=Min("current"),
+            current_max=Max("current"),
+            current_mean=Mean("current"),
+        )
+    )
+    windows.final(closing_strategy="key").update(note, metadata=True)
+    app.run(count=count, timeout=20)
+    return found
+
+
+def test_every_message_comes_once_and_in_order(broker: KafkaPart, name: str, tmp_path: Path) -> None:
+    topic, seen = Topic(broker.address, name, 3), Seen()
+    sent = {0: [b"%d" % n for n in range(20_000)], 1: [b"x"], 2: [b"%d" % -n for n in range(3_000)]}
+    for partition, values in sent.items():
+        topic.send(partition, values)
+    with application(broker, name, tmp_path, batch=100) as app:
+
+        def note(batch: MicroBatch) -> None:
+            assert len(batch) <= 100
+            seen.note(batch)
+            if sum(map(len, seen.values.values())) == 23_001:
+                app.stop()
+
+        run(app, topic, note)
+    assert seen.values == sent
+
+
+def test_a_partition_is_idle_only_at_its_end_and_never_while_behind(
+    broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    topic, seen = Topic(broker.address, name, 3), Seen()
+    topic.send(0, [b"%d" % n for n in range(6_000)])
+    topic.send(1, [b"one"])
+    again = False
+    with application(broker, name, tmp_path, batch=10, silent_s=0.05, tick_s=0.05) as app:
+
+        def note(batch: MicroBatch) -> None:
+            nonlocal again
+            # Seen fails when a row says idle before all that was sent has come.
+            ends = {0: 6_000 + 500 * again, 1: 1, 2: 0}
+            assert not batch.idle or seen.next_offset[batch.partition] == ends[batch.partition]
+            seen.note(batch)
+            if not again and all(seen.idles[partition] >= 3 for partition in range(3)):
+                topic.send(0, [b"again"] * 500)
+                seen.idles.clear()
+                again = True
+            if again and all(seen.idles[partition] >= 2 for partition in range(3)):
+                app.stop()
+
+        run(app, topic, note)
+    assert seen.next_offset == {0: 6_500, 1: 1, 2: 0}
+
+
+class AwaySink(BaseSink):
+    """A sink that is away while ``away`` says so, and forgets then what it was given."""
+
+    def __init__(self, away: Callable[[], bool]) -> None:
+        super().__init__(lambda: None)
+        self.away = away
+        self.taken: dict[int, list[bytes | None]] = defaultdict(list)
+        self.kept: dict[int, list[bytes | None]] = defaultdict(list)
+
+    def add(self, *_: object, **__: object) -> None:
+        raise TypeError
+
+    def flush(self) -> None:
+        from quixstreams.sinks.base import SinkBackpressureError
+
+        if any(self.taken.values()) and self.away():
+            self.taken.clear()
+            raise SinkBackpressureError(retry_after=0.05)
+        for partition, values in self.taken.items():
+            self.kept[partition] += values
+        self.taken.clear()
+
+    def on_paused(self) -> None:
+        self.taken.clear()
+
+
+def test_what_a_sink_that_is_away_could_not_keep_is_read_again_the_rows_that_waited_too(
+    broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    topic = Topic(broker.address, name, 6)
+    sent = {partition: [b"%d" % n for n in range(300)] for partition in range(6)}
+    for partition, values in sent.items():
+        topic.send(partition, values)
+    waited: list[bool] = []
+    more = False
+
+    def away() -> bool:
+        # At first, and then when other partitions' rows of the same poll wait behind the one at hand.
+        waited.append(more)
+        return len(waited) < 2 or (more and sum(waited[1:]) == 1)
+
+    sink, deadline = AwaySink(away), time.monotonic() + PATIENCE_S
+    with application(broker, name, tmp_path, commit_s=0) as app:
+        app.flush_at_commit(sink)
+
+        def take(batch: MicroBatch) -> None:
+            nonlocal more
+            assert time.monotonic() < deadline, {n: len(values) for n, values in sink.kept.items()}
+            more = batch.more
+            sink.taken[batch.partition] += batch.values
+            if sum(map(len, sink.kept.values())) >= 1_800:
+                app.stop()
+
+        run(app, topic, take)
+    assert any(waited)
+    assert sink.kept == sent
+
+
+def test_a_message_that_comes_to_a_silent_partition_while_a_sink_is_away_is_not_passed_over(
+    broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    topic = Topic(broker.address, name, 3)
+    topic.send(0, [b"first"])
+    times = 0
+
+    def away() -> bool:
+        nonlocal times
+        times += 1
+        if times == 2:
+            topic.send(0, [b"meanwhile"])
+            topic.send(2, [b"meanwhile"])
+        return times == 2
+
+    sink, deadline = AwaySink(away), time.monotonic() + PATIENCE_S
+    silent: set[int] = set()
+    begun = all_came = False
+    with application(broker, name, tmp_path, silent_s=0.05, tick_s=0.05) as app:
+        app.flush_at_commit(sink)
+
+        def take(batch: MicroBatch) -> None:
+            nonlocal begun, all_came
+            assert time.monotonic() < deadline, (dict(sink.kept), silent)
+            sink.taken[batch.partition] += batch.values
+            if batch.idle:
+                silent.add(batch.partition)
+            if len(silent) == 3 and not begun:
+                topic.send(1, [b"second"])
+                begun = True
+            if sum(map(len, sink.kept.values())) >= 4 and not all_came:
+                silent.clear()
+                all_came = True
+            if len(silent) == 3 and all_came:  # silence is noticed again after the pause
+                app.stop()
+
+        run(app, topic, take)
+    assert sink.kept == {0: [b"first", b"meanwhile"], 1: [b"second"], 2: [b"meanwhile"]}
+
+
+def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="micro-batch of no messages"):
+        MicroBatchApplication(broker="127.0.0.1:1", group="g", instance="1", state=tmp_path, batch=0)
