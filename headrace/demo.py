@@ -270,7 +270,9 @@ class Demo:
         return False
 
     def _stop_children(self) -> None:
-        """Processors before sinks before the page: each has nothing left to wait for when it goes."""
+        """Processors before sinks: each has nothing left to wait for when it goes. Nobody waits for the page."""
+        if "viewer" in self.children:
+            self.children["viewer"].ask_to_stop()
         for name in ("producers", "processors", "sinks", "viewer"):
             child = self.children.pop(name, None)
             if child is not None and not child.stop(STOP_S):
