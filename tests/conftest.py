@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from native_kafka import KafkaAbsent, KafkaPart, pick_kafka, which_kafka
 from native_tdengine import which_tdengine
 
@@ -16,6 +17,10 @@ from headrace.broker.embedded import EmbeddedBroker
 
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "headrace"
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headrace")
 
 
 def pytest_report_header() -> list[str]:
