@@ -1,12 +1,19 @@
-# Everything runs in .venv, which is made from requirements.lock when that changes.
-PYTHON ?= python3
+# Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
+# Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint format docs lock clean
+
+SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format lock clean
+UV := .cache/lock/bin/uv
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+    --no-emit-index-url --no-emit-find-links $(ARGS)
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,11 +21,12 @@ help: ## Show this help
 setup: $(STAMP) ## Make .venv with what the lock names
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $(STAMP)
+	@[ -n "$(PYTHON)" ] || { echo 'error: there is no Python 3.11 or newer with venv' >&2; \
+	    echo 'hint: on Debian, apt-get install python3 python3-venv; or name one: make PYTHON=/path/to/python3' >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
 
 demo: $(STAMP) ## Run the whole line and show it (ARGS="--reset" starts over)
 	@$(BIN)/headrace demo $(ARGS)
@@ -38,8 +46,20 @@ format: $(STAMP) ## Mend style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: ## Make requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev pyproject.toml -o requirements.lock
+docs: $(STAMP) ## Make docs/pipeline.md anew from the types
+	$(BIN)/python -m headrace.pipeline.reference > docs/pipeline.md.new && mv docs/pipeline.md.new docs/pipeline.md
+
+# requirements.lock is all that is needed here; the image takes only what the services run on, and what builds them.
+lock: $(UV) ## Make the locks anew from pyproject.toml (ARGS="--upgrade" takes newer versions)
+	$(COMPILE) --group dev pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml -c requirements.lock -o requirements-image.lock
+	$(COMPILE) --group build -c requirements.lock -o requirements-build.lock
+
+$(UV): Makefile
+	$(PYTHON) -m venv --clear .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	@touch $@
 
 clean: ## Remove what was made: .venv, caches, the demo's data
-	rm -rf $(VENV) .headrace .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis report.json
+	rm -rf $(VENV) .headrace .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis dist report.json
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -38,7 +38,9 @@ def parser(kind: str | None = None) -> argparse.ArgumentParser:
     """The flags of ``simulate``, ``replay`` or, without a kind, of the producers of the pipeline file."""
     made = argparse.ArgumentParser(
         prog="python -m producers" if kind is None else f"python -m producers {kind}",
-        description=__doc__ if kind is None else f"{kind.capitalize()} from flags. What is not given is as the "
+        description=__doc__
+        if kind is None
+        else f"{kind.capitalize()} from flags. What is not given is as the "
         f"pipeline file declares it for the topic, else the default of [producers.*] with kind = {kind!r}.",
         epilog="`python -m producers simulate --help` and `replay --help` tell how to run one from flags."
         if kind is None

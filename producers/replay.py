@@ -190,9 +190,7 @@ class Replaying:
     def take(self, now_us: int, limit: int) -> Portion | None:
         """The readings due at ``now_us``, about ``limit`` at the most, all devices at the same progress."""
         share = max(1, limit // len(self._cursors))
-        horizon = min(
-            [self._pace.reached(now_us), *(due for c in self._cursors if (due := c.due(share)) is not None)]
-        )
+        horizon = min([self._pace.reached(now_us), *(due for c in self._cursors if (due := c.due(share)) is not None)])
         taken = [(k, part) for k, cursor in enumerate(self._cursors) if (part := cursor.take(horizon)) is not None]
         batch = None
         if taken:

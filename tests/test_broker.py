@@ -526,9 +526,7 @@ def test_a_compilers_error_is_shown(
 
 
 @with_go
-def test_modules_out_of_reach_name_the_network_and_the_proxy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_modules_out_of_reach_name_the_network_and_the_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOPROXY", "off")
     monkeypatch.setenv("GOMODCACHE", str(tmp_path / "modules"))
     with pytest.raises(BrokerBuildError, match=r"(?s)go build failed.*network and GOPROXY"):

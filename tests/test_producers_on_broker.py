@@ -176,9 +176,7 @@ def count(address: str, topic: str) -> int:
 
 
 @pytest.mark.parametrize("columns", [1, 50])
-def test_every_reading_arrives_keyed_and_is_accounted_for(
-    broker: KafkaPart, pipeline: Pipeline, columns: int
-) -> None:
+def test_every_reading_arrives_keyed_and_is_accounted_for(broker: KafkaPart, pipeline: Pipeline, columns: int) -> None:
     shares = dict.fromkeys(("late", "repeated", "missing", "out_of_order", "future", "malformed"), 0.02)
     wrong = Faults(**shares, late_by=Duration.parse("1s"))
     outcome = simulated(broker.address, pipeline, count=20_000, rate=1_000, devices=30, columns=columns, faults=wrong)

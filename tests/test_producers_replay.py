@@ -322,9 +322,7 @@ def test_times_are_read_in_every_format(texts: list[str], pattern: str, zone: st
 
 def test_the_hours_of_daylight_saving_are_read_as_the_docs_say() -> None:
     texts = ["2025-10-26 01:59", "2025-10-26 02:30", "2025-10-26 03:00", "2025-03-30 02:30", "2025-03-30 03:30"]
-    made, _ = recorded_times(
-        [pa.array(texts)], ReplayTime(columns=["t"], format="%Y-%m-%d %H:%M", zone="Europe/Paris")
-    )
+    made, _ = recorded_times([pa.array(texts)], ReplayTime(columns=["t"], format="%Y-%m-%d %H:%M", zone="Europe/Paris"))
     told = [(EPOCH + timedelta(microseconds=us)).strftime("%m-%d %H:%M") for us in made.tolist()]
     # The repeated hour is the earlier one, the skipped one is moved forward by an hour.
     assert told == ["10-25 23:59", "10-26 00:30", "10-26 02:00", "03-30 01:30", "03-30 01:30"]
