@@ -19,7 +19,6 @@ from producers.portion import Source
 from producers.send import Sender
 
 logger = logging.getLogger("headrace.producers")
-_USED = ("pipeline", "broker", "data", "log")
 _KINDS = ("simulate", "replay")
 
 
@@ -59,7 +58,7 @@ def parser(kind: str | None = None) -> argparse.ArgumentParser:
         made.add_argument("--restart", action="store_true", help="replay from the start, not from where it stopped")
     made.add_argument("--quiet", action="store_true", help="show no progress and no summary")
     made.add_argument("--debug", action="store_true", help="show a traceback after a mistake")
-    add_flags(made, *_USED)
+    add_flags(made)
     return made
 
 
