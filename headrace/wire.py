@@ -243,9 +243,10 @@ class Decoder:
         """What is dated beyond the future skew is refused; the rest becomes one batch."""
         if isinstance(parts, tuple):
             places, batch = parts
-            # The broker's times do not fall within a partition, so one look at the first is enough as long
-            # as nothing lies beyond the skew from there.
-            if len(batch) and int(batch.ts_us.max()) > envelope.timestamp_ms(places[0]) * 1_000 + self._skew_us:
+            # One look at the first message's time is enough as long as nothing lies far ahead of it. Where
+            # producers, not the broker, set the times (topics made elsewhere) these may fall within a batch:
+            # by half the skew, and every message is still judged by its own.
+            if len(batch) and int(batch.ts_us.max()) > envelope.timestamp_ms(places[0]) * 1_000 + self._skew_us // 2:
                 limits = np.array([envelope.timestamp_ms(place) * 1_000 for place in places]) + self._skew_us
                 ahead = batch.ts_us > limits
                 for i in np.flatnonzero(ahead).tolist():

@@ -251,6 +251,14 @@ def test_the_future_is_told_by_each_messages_own_time_at_the_broker() -> None:
         assert [(one.place, one.reason) for one in decoded.refused] == [(1, "future")]
 
 
+def test_the_future_is_told_alike_where_the_times_at_the_broker_fall_within_a_batch() -> None:
+    topic = Topic(fields=METERS.fields, max_future_skew=Duration.parse("1s"))
+    values = [reading("a", NOW_MS), reading("b", NOW_MS + 700), reading("c", NOW_MS + 600)]
+    decoded = decode(values, topic, Arrival([NOW_MS, NOW_MS - 400, NOW_MS - 400]))
+    assert decoded.batch.devices == ["a", "c"]
+    assert [(one.place, one.reason) for one in decoded.refused] == [(1, "future")]
+
+
 def test_no_messages_give_no_readings() -> None:
     decoded = decode([])
     assert (rows(decoded), list(decoded.refused)) == ([], [])
