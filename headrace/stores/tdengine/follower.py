@@ -181,7 +181,7 @@ def main() -> None:
         follower = Follower(msgspec.json.decode(sys.stdin.buffer.readline(), type=Order, strict=False))
         follower.follow()
     except BrokenPipeError:
-        pass
+        pass  # whoever reads has gone, and with it the need to follow
     except StoreError as error:
         send(["over", error.message])
         return
