@@ -102,7 +102,7 @@ class Decoder:
     def decode(self, values: Sequence[bytes | None], envelope: Envelope) -> Decoded:
         """All readings of the messages ``values``, in their order; the refused messages aside."""
         if not values:
-            return Decoded(Batch.joined((), self.names), ())
+            return Decoded(Batch.joined((), (self.topic.key, *self.names)), ())
         refused: list[Refused] = []
         places: Sequence[int] = range(len(values))
         try:
@@ -151,7 +151,9 @@ class Decoder:
         time = self._time
         try:
             ts_us = parse_time(list(map(attrgetter(time), rows)))
-            columns = {name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times}
+            columns: dict[str, list[Any]] = {
+                name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times
+            }
         except _BAD:
             refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
             return None
@@ -163,6 +165,8 @@ class Decoder:
                 devices = [_device(envelope.key(place)) for place in places]
             except _RefusedError:
                 return None
+        # The device is a column too, however it came: a condition may name it.
+        columns[self.topic.key] = devices
         return places, Batch(devices, ts_us, columns, rows=rows)
 
     def _time_column(self, texts: list[str | None]) -> list[int | None]:
@@ -198,7 +202,8 @@ class Decoder:
     def _row(self, value: bytes, place: int, envelope: Envelope) -> Batch:
         row = self._decode_row(value)
         device = getattr(row, self._key) if self._key is not None else _device(envelope.key(place))
-        return Batch([device], self._times_of([getattr(row, self._time)]), self._dates(row, single=True), rows=[row])
+        columns = {**self._dates(row, single=True), self.topic.key: [device]}
+        return Batch([device], self._times_of([getattr(row, self._time)]), columns, rows=[row])
 
     def _columns(self, value: bytes, place: int, envelope: Envelope) -> Batch:
         made = self._decode_columns(value)
@@ -217,6 +222,7 @@ class Decoder:
         else:
             devices = [_device(envelope.key(place))] * n
         columns.update(self._dates(made, single=False))
+        columns[self.topic.key] = devices
         return Batch(devices, self._times_of(times), columns)
 
     def _times_of(self, times: list[Any]) -> Int64s:
@@ -261,7 +267,7 @@ class Decoder:
                     refused.append(self._future(part.place, part.batch.devices[latest]))
                     continue
             kept.append(part.batch)
-        return Decoded(Batch.joined(kept, self.names), refused)
+        return Decoded(Batch.joined(kept, (self.topic.key, *self.names)), refused)
 
     def _future(self, place: int, device: str) -> Refused:
         return Refused(place, "future", f"{device}: dated more than {self.topic.max_future_skew} ahead")

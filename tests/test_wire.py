@@ -259,6 +259,21 @@ def test_the_future_is_told_alike_where_the_times_at_the_broker_fall_within_a_ba
     assert [(one.place, one.reason) for one in decoded.refused] == [(1, "future")]
 
 
+def test_the_device_is_a_column_in_every_shape() -> None:
+    by_key = b'{"ts": [1795204810000], "value": [1]}', b'{"ts": 1795204810000, "value": 1}'
+    for values, topic in (
+        ([reading()], METERS),
+        ([columns()], METERS),
+        ([reading(), columns()], METERS),
+        ([], METERS),
+        ([by_key[0]], KEYED),
+        ([by_key[1]], KEYED),
+        ([*by_key], KEYED),
+    ):
+        batch = decode(values, topic).batch
+        assert batch.column("device") == batch.devices
+
+
 def test_no_messages_give_no_readings() -> None:
     decoded = decode([])
     assert (rows(decoded), list(decoded.refused)) == ([], [])
