@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-
-import numpy as np
 
 from headrace.batch import Batch
 from headrace.pipeline.model import Topic
@@ -55,14 +53,3 @@ class Source(Protocol):
     def mark(self) -> None:
         """Note the place: everything taken so far has been acknowledged by the broker."""
         ...
-
-
-def concatenate(batches: Sequence[Batch], names: Sequence[str]) -> Batch:
-    """The batches one after the other, with the named columns."""
-    if len(batches) == 1:
-        return batches[0]
-    return Batch(
-        [device for batch in batches for device in batch.devices],
-        np.concatenate([batch.ts_us for batch in batches]),
-        {name: [value for batch in batches for value in batch.column(name)] for name in names},
-    )

@@ -14,7 +14,7 @@ from headrace.errors import SourceError
 from headrace.event_time import parser
 from headrace.pipeline.model import Replay, Time, Topic
 from producers.pace import Pace
-from producers.portion import Portion, concatenate
+from producers.portion import Portion
 from producers.recordings import Recording, Rows, Survey
 
 
@@ -194,7 +194,7 @@ class Replaying:
         taken = [(k, part) for k, cursor in enumerate(self._cursors) if (part := cursor.take(horizon)) is not None]
         batch = None
         if taken:
-            batch = concatenate([self._batch(k, part) for k, part in taken], [*self.topic.tags, *self.topic.fields])
+            batch = Batch.joined([self._batch(k, part) for k, part in taken], [*self.topic.tags, *self.topic.fields])
             if len(taken) > 1:
                 batch = batch.take(np.argsort(np.concatenate([part.due for _, part in taken]), kind="stable"))
             self.counts["sent"] += len(batch)

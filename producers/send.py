@@ -21,7 +21,7 @@ from headrace.topics import CLIENT, ensure_topics
 from headrace.wire import Encoder
 from producers.faults import malformed
 from producers.partition import partition_of
-from producers.portion import Portion, Source, concatenate
+from producers.portion import Portion, Source
 
 logger = logging.getLogger("headrace.producers")
 STOP_S = 4.0
@@ -239,7 +239,7 @@ class Lane:
         """Queue the messages that have not been filled."""
         for waiting in self._pending.values():
             if waiting:
-                self._columns(concatenate(waiting, self._names))
+                self._columns(Batch.joined(waiting, self._names))
         self._pending.clear()
 
     def _pack(self, batch: Batch) -> None:
@@ -249,7 +249,7 @@ class Lane:
             waiting.append(part)
             if sum(map(len, waiting)) < size:
                 continue
-            whole = concatenate(waiting, self._names)
+            whole = Batch.joined(waiting, self._names)
             full = len(whole) // size * size
             for begin in range(0, full, size):
                 self._columns(_part(whole, self._names, begin, begin + size))
