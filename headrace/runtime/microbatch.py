@@ -57,8 +57,9 @@ Partition = tuple[str, int]
 
 @dataclass
 class _Silence:
-    """Since when a partition has been silent at its end, and when it was last said so."""
+    """Where a partition ends, since when it has been silent there, and when it was last said so."""
 
+    end: int
     since: float
     said: float | None = None
 
@@ -109,8 +110,8 @@ class MicroBatchConsumer(InternalConsumer):
         for row in self._queue:
             if row.offset != IDLE_OFFSET:
                 seek.setdefault((row.topic, row.partition), cast(MicroBatch, row.value).first_offset)
-        for partition in self._ends:
-            seek.setdefault(partition, self._end_offsets[partition])
+        for partition, silence in self._ends.items():
+            seek.setdefault(partition, silence.end)
         self._queue.clear()
         self._ends.clear()
         super().trigger_backpressure(seek, resume_after)
@@ -149,10 +150,9 @@ class MicroBatchConsumer(InternalConsumer):
                 self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
         for partition, silence in self._ends.items():
             due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
-            if now >= due and (partition[0], partition[1]) not in self._paused():
+            if now >= due and partition not in self._paused():
                 silence.said = now
-                end = self._end_offsets[partition]
-                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=end)))
+                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=silence.end)))
 
     def _by_partition(
         self, messages: list[Message], only: Partition | None, now: float
@@ -170,7 +170,8 @@ class MicroBatchConsumer(InternalConsumer):
                 grouped.setdefault((topic, number), []).append(message)
         for partition, of_partition in grouped.items():
             silence = self._ends.get(partition)
-            if silence is not None and not self._at_end_after(partition, of_partition):
+            # The end that was noted may lie behind these messages: both can come from one poll.
+            if silence is not None and silence.end <= of_partition[-1].offset():
                 del self._ends[partition]
         return grouped
 
@@ -182,17 +183,8 @@ class MicroBatchConsumer(InternalConsumer):
             raise_for_msg_error(message)
         partition = (message.topic(), message.partition())
         if partition in self._assigned:
-            self._ends[partition] = _Silence(now)
-            self._end_offsets[partition] = message.offset()
+            self._ends[partition] = _Silence(message.offset(), now)
         return True
-
-    @functools.cached_property
-    def _end_offsets(self) -> dict[Partition, int]:
-        return {}
-
-    def _at_end_after(self, partition: Partition, messages: list[Message]) -> bool:
-        """Whether the end that was noted lies behind these messages (both can come from one poll)."""
-        return self._end_offsets.get(partition, -1) > cast(int, messages[-1].offset())
 
     def _paused(self) -> set[Partition]:
         return {(tp.topic, tp.partition) for tp in self._backpressurred_tps}
@@ -373,10 +365,7 @@ class MicroBatchApplication(Application):
 
     def batches(self, topic: str) -> StreamingDataFrame:
         """A dataframe over a topic's micro-batches: its values are MicroBatch objects."""
-        return self.dataframe(self._raw_topic(topic))
-
-    def _raw_topic(self, name: str) -> Topic:
-        return self.topic(name, value_deserializer="bytes", key_deserializer="bytes", value_serializer="bytes")
+        return self.dataframe(self.topic(topic, value_deserializer="bytes"))
 
     def produce(self, outgoing: Iterable[Outgoing]) -> None:
         """Produce messages within the checkpoint that is open.
