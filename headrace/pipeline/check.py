@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 from headrace.errors import ExpressionError
 from headrace.event_time import EPOCH_FORMATS
 from headrace.pipeline.check_producers import producer_mistakes
-from headrace.pipeline.model import Field, FieldType, Pipeline, Replay, Simulate, Stream, Topic
+from headrace.pipeline.model import Pipeline, Replay, Simulate, Stream, Topic
 from headrace.pipeline.nearest import nearest_name
-from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, all_tables, into
+from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, all_tables, expression_types, into
 
 Note = Callable[[tuple[str | int, ...], str, str], None]
 
@@ -89,11 +89,6 @@ def _zone(zone: str | None, path: tuple[str | int, ...], note: Note) -> None:
         note(path, f"{zone!r} is no time zone", "write a name such as Europe/Paris or UTC")
 
 
-def _types(topic: Topic) -> dict[str, FieldType]:
-    declared: dict[str, Field] = {**topic.fields, **topic.tags}
-    return {topic.key: "text", **{name: field.type for name, field in declared.items()}}
-
-
 def _stream(pipeline: Pipeline, name: str, stream: Stream, note: Note) -> bool:
     """Whether the stream's source and fields exist, so that its result has a shape."""
     at = ("streams", name)
@@ -136,7 +131,7 @@ def _stream(pipeline: Pipeline, name: str, stream: Stream, note: Note) -> bool:
         from headrace.expression import parse as parse_expression
 
         try:
-            if parse_expression(stream.where, _types(source)).type != "bool":
+            if parse_expression(stream.where, expression_types(source)).type != "bool":
                 note((*at, "where"), "this is no condition", 'write a comparison, as "voltage > 220"')
         except ExpressionError as error:
             note((*at, "where"), f"{error.message} (character {error.position + 1})\n{_indented(error)}", error.hint)

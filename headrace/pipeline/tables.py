@@ -73,6 +73,11 @@ def _result_fields(stream: Stream, source: Topic) -> dict[str, Field]:
     return fields
 
 
+def expression_types(topic: Topic) -> dict[str, FieldType]:
+    """The names that an expression over a topic may use, with their types: the key, the fields, the tags."""
+    return {topic.key: "text", **{name: field.type for name, field in {**topic.fields, **topic.tags}.items()}}
+
+
 def into(pipeline: Pipeline, name: str) -> str:
     """The name of the topic that a stream writes into."""
     return pipeline.streams[name].into or name

@@ -11,6 +11,7 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from headrace.expression import Expression, parse
 from headrace.pipeline.model import Pipeline
+from headrace.pipeline.tables import expression_types
 from processors.windows.accumulators import Accumulators, Measure
 from processors.windows.tumbling import Tumbling
 from processors.windows.watermark import NEVER, late
@@ -38,7 +39,6 @@ class WindowSpec:
         """The spec of a stream of the pipeline file."""
         stream = pipeline.streams[name]
         source = pipeline.topics[stream.source]
-        types = {n: f.type for n, f in {**source.fields, **source.tags}.items()}
         return cls(
             stream=name,
             window=Tumbling(int(stream.window.size)),
@@ -47,7 +47,7 @@ class WindowSpec:
                 for field, aggregates in stream.aggregates.items()
             ),
             tags=tuple(source.tags),
-            where=None if stream.where is None else parse(stream.where, {source.key: "text", **types}),
+            where=None if stream.where is None else parse(stream.where, expression_types(source)),
             grace_us=int(stream.grace),
             idle_us=int(stream.idle),
         )
