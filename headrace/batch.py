@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -13,16 +14,18 @@ Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
 _NO_COLUMNS: Mapping[str, list[Any]] = {}
+_NO_LISTS: Mapping[str, list[list[Any]]] = {}
 
 
 class Batch:
     """``n`` readings: ``devices`` (list of n str), ``ts_us`` (n int64, event time in µs since the epoch), columns.
 
-    Columns are made from the decoded messages when first asked for, so that a stage pays only for the
-    fields it uses. A missing value is None in :meth:`column` and NaN in :meth:`floats`.
+    Columns are made from the decoded messages (``rows``, a reading each, or ``lists``, the parts of each
+    column) when first asked for, so that a stage pays only for the fields it uses. A missing value is None in
+    :meth:`column` and NaN in :meth:`floats`.
     """
 
-    __slots__ = ("_columns", "_rows", "devices", "ts_us")
+    __slots__ = ("_columns", "_lists", "_rows", "devices", "ts_us")
 
     def __init__(
         self,
@@ -31,11 +34,13 @@ class Batch:
         columns: Mapping[str, list[Any]] = _NO_COLUMNS,
         *,
         rows: Sequence[Any] | None = None,
+        lists: Mapping[str, list[list[Any]]] = _NO_LISTS,
     ) -> None:
         self.devices = devices
         self.ts_us = ts_us
         self._columns = dict(columns)
         self._rows = rows
+        self._lists = lists
 
     def __len__(self) -> int:
         return len(self.devices)
@@ -44,16 +49,23 @@ class Batch:
         """The field's or tag's n values, None where missing. KeyError for a name the topic does not have."""
         values = self._columns.get(name)
         if values is None:
+            if name in self._lists:
+                values = self._columns[name] = list(chain.from_iterable(self._lists[name]))
+                return values
             if self._rows is None:
                 raise KeyError(name)
             values = self._columns[name] = list(map(attrgetter(name), self._rows))
         return values
 
+    def put(self, name: str, values: list[Any]) -> None:
+        """Give the batch a further column of n values, or another in its place."""
+        self._columns[name] = values
+
     def value(self, name: str, index: int) -> Any:
         """One value of a field or tag, without making its whole column."""
         if self._rows is not None and name not in self._columns:
             return getattr(self._rows[index], name)
-        return self._columns[name][index]
+        return self.column(name)[index]
 
     def floats(self, name: str) -> Float64s:
         """The field's n values as float64, NaN where missing."""
@@ -63,6 +75,8 @@ class Batch:
         """The readings at these places, in this order."""
         places = indices.tolist()
         rows = self._rows
+        for name in self._lists:
+            self.column(name)
         return Batch(
             [self.devices[i] for i in places],
             self.ts_us[indices],

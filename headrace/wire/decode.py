@@ -1,12 +1,4 @@
-"""How readings travel in a message: one as a JSON object, or many as columns.
-
-    {"device": "meter-0001", "ts": 1763668800000, "current": 10.2, "voltage": 219}
-    {"device": ["meter-0001", "meter-0002"], "ts": [..., ...], "current": [10.2, 9.8], "voltage": [219, 220]}
-
-A topic's messages are decoded by types made from its declaration, a micro-batch at a time. A message is
-accepted or refused whole: a refused one never touches its neighbours and says why. Keys that the topic does
-not declare are ignored, so that devices may send more than is asked for.
-"""
+"""From the messages of a topic to batches."""
 
 from __future__ import annotations
 
@@ -14,22 +6,20 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
-from typing import Annotated, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from headrace.batch import Batch, Int64s
-from headrace.event_time import formatter, is_number, iso, parser, whole_parser
-from headrace.pipeline.model import Field, FieldType, Time, Topic
+from headrace.event_time import is_number, parser, whole_parser
+from headrace.pipeline.model import Time, Topic
+from headrace.wire.shapes import optional, struct_of
 
 Reason = Literal["not_json", "wrong_type", "missing_field", "nan", "bad_time", "future", "too_large", "unknown_shape"]
 
-_INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_NAME = Annotated[str, Meta(min_length=1)]
-_TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}
 _BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
@@ -52,6 +42,8 @@ class Refused:
     place: int
     reason: Reason
     detail: str
+    device: str | None = None
+    """whose clock is wrong, of a message from the future"""
 
 
 @dataclass(frozen=True)
@@ -88,15 +80,15 @@ class Decoder:
         self._parse_time = parser(topic.time)
         self._parse_iso = parser(Time(format="iso8601"))
         self._skew_us = int(topic.max_future_skew)
-        declared = {**topic.fields, **{tag: _optional(field) for tag, field in topic.tags.items()}}
+        declared = {**topic.fields, **{tag: optional(field) for tag, field in topic.tags.items()}}
         self._times = [name for name, field in declared.items() if field.type == "time"]
         number = is_number(topic.time.format)
         # Nearly all epochs are whole, and are parsed faster when that is known beforehand.
         self._parse_usual = whole_parser(topic.time) if number else self._parse_time
-        usual = _struct(topic, declared, self._key, columns=False, time=int if number else str)
+        usual = struct_of(topic, declared, self._key, columns=False, time=int if number else str)
         self._decode_usual = msgspec.json.Decoder(usual).decode
-        self._decode_row = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=False)).decode
-        self._decode_columns = msgspec.json.Decoder(_struct(topic, declared, self._key, columns=True)).decode
+        self._decode_row = msgspec.json.Decoder(struct_of(topic, declared, self._key, columns=False)).decode
+        self._decode_columns = msgspec.json.Decoder(struct_of(topic, declared, self._key, columns=True)).decode
         self._columnar = False
 
     def decode(self, values: Sequence[bytes | None], envelope: Envelope) -> Decoded:
@@ -113,7 +105,9 @@ class Decoder:
         if suspect:
             places = [place for place in places if self._fits(place, values[place], refused)]
             values = [values[place] for place in places]
-        parts = None if self._columnar else self._rows(values, places, refused, envelope)
+        usual = self._columns_only if self._columnar else self._rows
+        parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch] | None
+        parts = usual(values, places, refused, envelope)
         if parts is None:
             parts = self._each(values, places, refused, envelope)
         return self._judged(parts, refused, envelope)
@@ -168,6 +162,51 @@ class Decoder:
         # The device is a column too, however it came: a condition may name it.
         columns[self.topic.key] = devices
         return places, Batch(devices, ts_us, columns, rows=rows)
+
+    def _columns_only(
+        self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
+    ) -> tuple[Sequence[int] | Int64s, Batch] | None:
+        """All messages as columns, or None when a message alone must be looked at."""
+        try:
+            made = list(map(self._decode_columns, values))
+            lengths = list(map(len, map(attrgetter(self._time), made)))
+            named = {name: list(map(attrgetter(name), made)) for name in self.names}
+            for lists in named.values():
+                if None in lists:
+                    lists[:] = [[None] * n if of is None else of for of, n in zip(lists, lengths, strict=True)]
+                if list(map(len, lists)) != lengths:
+                    return None
+            columns: dict[str, list[Any]] = {
+                name: self._time_column(list(chain.from_iterable(named.pop(name)))) for name in self._times
+            }
+            ts_us = self._parse_time(list(chain.from_iterable(map(attrgetter(self._time), made))))
+            if self._key is None:
+                each = [_device(envelope.key(place)) for place in places]
+                devices = list(chain.from_iterable([name] * n for name, n in zip(each, lengths, strict=True)))
+            else:
+                written = list(map(attrgetter(self._key), made))
+                if list(map(len, written)) != lengths:
+                    return None
+                devices = list(chain.from_iterable(written))
+        except (*_BAD, _RefusedError):
+            refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
+            return None
+        columns[self.topic.key] = devices
+        of_message = np.repeat(np.array(places, np.int64), lengths)
+        if self._is_ahead(ts_us, of_message, envelope):
+            return None
+        return of_message, Batch(devices, ts_us, columns, lists=named)
+
+    def _is_ahead(self, ts_us: Int64s, places: Sequence[int] | Int64s, envelope: Envelope) -> bool:
+        """Whether one of the messages may be dated beyond the future skew, so that each must be looked at.
+
+        One look at the first message's time is enough as long as nothing lies far ahead of it. Where producers,
+        not the broker, set the times (topics made elsewhere) these may fall within a batch: by half the skew,
+        and every message is still judged by its own.
+        """
+        if not len(ts_us):
+            return False
+        return int(ts_us.max()) > envelope.timestamp_ms(int(places[0])) * 1_000 + self._skew_us // 2
 
     def _time_column(self, texts: list[str | None]) -> list[int | None]:
         if None in texts:
@@ -244,15 +283,12 @@ class Decoder:
         return dates
 
     def _judged(
-        self, parts: list[_Part] | tuple[Sequence[int], Batch], refused: list[Refused], envelope: Envelope
+        self, parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch], refused: list[Refused], envelope: Envelope
     ) -> Decoded:
         """What is dated beyond the future skew is refused; the rest becomes one batch."""
         if isinstance(parts, tuple):
             places, batch = parts
-            # One look at the first message's time is enough as long as nothing lies far ahead of it. Where
-            # producers, not the broker, set the times (topics made elsewhere) these may fall within a batch:
-            # by half the skew, and every message is still judged by its own.
-            if len(batch) and int(batch.ts_us.max()) > envelope.timestamp_ms(places[0]) * 1_000 + self._skew_us // 2:
+            if self._is_ahead(batch.ts_us, places, envelope):
                 limits = np.array([envelope.timestamp_ms(place) * 1_000 for place in places]) + self._skew_us
                 ahead = batch.ts_us > limits
                 for i in np.flatnonzero(ahead).tolist():
@@ -270,7 +306,8 @@ class Decoder:
         return Decoded(Batch.joined(kept, (self.topic.key, *self.names)), refused)
 
     def _future(self, place: int, device: str) -> Refused:
-        return Refused(place, "future", f"{device}: dated more than {self.topic.max_future_skew} ahead")
+        detail = f"{device}: dated more than {self.topic.max_future_skew} ahead"
+        return Refused(place, "future", detail, device)
 
     def _why(self, value: bytes, error: Exception) -> tuple[Reason, str]:
         """The reason that a person would give for a message that msgspec refused."""
@@ -294,71 +331,6 @@ class Decoder:
         if "Expected `object`" in text and "$" not in text:
             return "unknown_shape", text
         return "wrong_type", text
-
-
-class Encoder:
-    """From batches to the messages of one topic."""
-
-    def __init__(self, topic: Topic) -> None:
-        self.topic = topic
-        self._format = formatter(topic.time)
-        self._encode = msgspec.json.Encoder().encode
-        self._times = {name for name, field in {**topic.fields, **topic.tags}.items() if field.type == "time"}
-
-    def rows(self, batch: Batch) -> list[bytes]:
-        """One JSON object a reading."""
-        columns = self._columns(batch)
-        names = list(columns)
-        encode = self._encode
-        return [encode(dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)]
-
-    def columns(self, batch: Batch) -> bytes:
-        """The whole batch as one message."""
-        return self._encode(self._columns(batch))
-
-    def _columns(self, batch: Batch) -> dict[str, list[Any]]:
-        topic = self.topic
-        columns: dict[str, list[Any]] = {topic.key: batch.devices} if topic.key_in == "value" else {}
-        for tag in topic.tags:
-            columns[tag] = self._written(tag, batch)
-        columns[topic.time.field] = self._format(batch.ts_us)
-        for name in topic.fields:
-            columns[name] = self._written(name, batch)
-        return columns
-
-    def _written(self, name: str, batch: Batch) -> list[Any]:
-        values = batch.column(name)
-        return _dated(values) if name in self._times else values
-
-
-def _dated(values: list[int | None]) -> list[str | None]:
-    if None in values:
-        return [None if value is None else iso(np.array([value], np.int64))[0] for value in values]
-    return list(iso(np.array(values, np.int64)))
-
-
-def _optional(field: Field) -> Field:
-    return Field(type=field.type, unit=field.unit, optional=True)
-
-
-def _struct(
-    topic: Topic, declared: dict[str, Field], key: str | None, *, columns: bool, time: Any = None
-) -> type[msgspec.Struct]:
-    """The type of a message: one reading, or lists of them."""
-
-    def shaped(kind: Any) -> Any:
-        return list[kind] if columns else kind
-
-    required: list[tuple[str, Any]] = [] if key is None else [(key, shaped(_NAME))]
-    required.append((topic.time.field, shaped(time or (int | float if is_number(topic.time.format) else str))))
-    optional: list[tuple[str, Any, Any]] = []
-    for name, field in declared.items():
-        if field.optional:
-            kind = _TYPES[field.type] | None
-            optional.append((name, shaped(kind) | None if columns else kind, None))
-        else:
-            required.append((name, shaped(_TYPES[field.type])))
-    return msgspec.defstruct("Columns" if columns else "Reading", [*required, *optional], gc=False)
 
 
 def _begins_with_columns(value: bytes, decode: Callable[[bytes], Any]) -> bool:
