@@ -12,6 +12,7 @@ import re
 
 _UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+_LONGEST_US = 36_500 * _UNITS_US["d"]
 HINT = 'write a number and a unit (us, ms, s, m, h, d), as "500ms", "10s" or "1m30s"'
 
 
@@ -24,7 +25,10 @@ class Duration(int):
         parts = _PART.findall(text)
         if not parts or "".join(number + unit for number, unit in parts) != text.replace(" ", ""):
             raise ValueError(f"{text!r} is no duration: {HINT}")
-        return cls(round(sum(float(number) * _UNITS_US[unit] for number, unit in parts)))
+        length_us = sum(float(number) * _UNITS_US[unit] for number, unit in parts)
+        if length_us > _LONGEST_US:
+            raise ValueError(f"{text!r} is no duration that can be reckoned with: write 36500d at the most")
+        return cls(round(length_us))
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,7 @@ which offset they count, so they can be added up at any time:
     offsets   =  messages + gaps                               (gaps: transaction markers, expired messages)
     messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
     readings  =  stored + duplicate + dropped                  (sink)
-    readings  =  windowed + late + filtered                    (stream)
+    readings  =  windowed + outside + waiting + late + filtered + repeated + corrected      (stream)
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from headrace.pipeline.tables import LEDGER_TOPIC
 from headrace.stores.port import Progress
 from headrace.wire import Refused
+
+STREAM_FATES = ("windowed", "outside", "waiting", "late", "filtered", "repeated", "corrected")
+"""What becomes of a reading in a stream: it is in a window; in none, though it was looked at (outside); its place
+in the order is not sure yet (waiting); too late; not wanted; the same again; or it corrects one that is in."""
+
+NAMED_DEVICES = 100
+"""For so many devices that send from the future the counts say which they are."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -47,7 +54,7 @@ decode = msgspec.json.Decoder(Entry).decode
 
 
 def tally(counts: dict[str, int], messages: int, covered: int, refused: Iterable[Refused]) -> None:
-    """Add what a decoder did to a partition's counts: messages, and refused by reason.
+    """Add what a decoder did to a partition's counts: messages, and refused by reason; from the future by device.
 
     ``covered`` is how many offsets that took: more than messages where transaction markers, compaction or
     retention left offsets without one. Those are counted as ``gaps``.
@@ -58,6 +65,10 @@ def tally(counts: dict[str, int], messages: int, covered: int, refused: Iterable
     for one in refused:
         name = f"refused:{one.reason}"
         counts[name] = counts.get(name, 0) + 1
+        if one.device is not None:
+            named = f"{one.reason}:{one.device}"
+            if named in counts or sum(known.startswith(f"{one.reason}:") for known in counts) < NAMED_DEVICES:
+                counts[named] = counts.get(named, 0) + 1
 
 
 def of_store(progress: Mapping[tuple[str, int], Progress]) -> list[Entry]:
@@ -107,10 +118,8 @@ class Line:
     @property
     def gap(self) -> int:
         """Readings that nobody accounts for; 0 in a sound ledger."""
-        count = self.counts.get
-        if self.stage == "sinks":
-            return self.readings - count("stored", 0) - count("duplicate", 0) - self.dropped
-        return self.readings - count("windowed", 0) - count("late", 0) - count("filtered", 0)
+        fates = ("stored", "duplicate") if self.stage == "sinks" else STREAM_FATES
+        return self.readings - sum(self.counts.get(fate, 0) for fate in fates) - self.dropped
 
     @property
     def missed(self) -> int:

@@ -40,6 +40,11 @@ class _Once(logging.Filter):
         return True
 
 
+def _not_said_elsewhere(record: logging.LogRecord) -> bool:
+    """That an application fails, whoever runs it says, and why."""
+    return not record.getMessage().startswith("Application is stopping due to failure")
+
+
 def configure(service: str, level: str) -> None:
     """Send this process's logs, from ``level`` on, to stderr."""
     handler = logging.StreamHandler(sys.stderr)
@@ -50,5 +55,6 @@ def configure(service: str, level: str) -> None:
     logging.getLogger("headrace").setLevel(level.upper())
     library = logging.getLogger("quixstreams")
     library.setLevel(level.upper())
+    logging.getLogger("quixstreams.app").addFilter(_not_said_elsewhere)
     for name in ("quixstreams.kafka.consumer", "quixstreams.kafka.producer"):
         logging.getLogger(name).addFilter(_Once())

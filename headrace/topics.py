@@ -7,12 +7,12 @@ import sys
 import time
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline, all_topics
-from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC
+from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, late_topic, repartition_topic
 
 log = logging.getLogger("headrace.topics")
 
@@ -30,13 +30,20 @@ class Wanted:
 
 
 def wanted(pipeline: Pipeline) -> list[Wanted]:
-    """Every topic that the pipeline needs: readings, results, dead letters, and the ledger."""
+    """Every topic that the pipeline needs: readings, results, dead letters, late readings, repartitions, the ledger."""
     topics = []
     for name, topic in all_topics(pipeline).items():
         retention = {"retention.ms": str(topic.retention.ms)}
         # The broker's own time decides what is dated too far ahead, so every stage judges a reading alike.
         topics.append(Wanted(name, topic.partitions, {**retention, "message.timestamp.type": "LogAppendTime"}))
         topics.append(Wanted(name + DLQ_SUFFIX, 1, retention))
+    for name, stream in pipeline.streams.items():
+        retention = {"retention.ms": str(stream.retention.ms)}
+        partitions = stream.partitions or pipeline.topics[stream.source].partitions
+        if (late := late_topic(pipeline, name)) is not None:
+            topics.append(Wanted(late, partitions, retention))
+        if (repartition := repartition_topic(pipeline, name)) is not None:
+            topics.append(Wanted(repartition, partitions, retention))
     topics.append(Wanted(LEDGER_TOPIC, 1, {"cleanup.policy": "compact"}))
     return topics
 
@@ -102,6 +109,46 @@ def _await_metadata(admin: AdminClient, names: set[str], timeout_s: float) -> No
     while names - set(admin.list_topics(timeout=timeout_s).topics):
         if time.monotonic() > deadline:
             raise BrokerError("topics were made and do not appear", hint="look at the broker's own log")
+
+
+def read_again(
+    admin: AdminClient, group: str, topics: list[str], made: list[str], *, patience_s: float = 15.0
+) -> None:
+    """Let a consumer group begin at the first message of these topics again. All of its members must have stopped.
+
+    What the topics ``made`` hold was made of the others' messages and will be again, so they are passed over.
+    Raises BrokerError when a member is still there after ``patience_s`` (one that was killed is, for its session).
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            offsets = [*_partitions(admin, topics), *_ends(admin, _partitions(admin, made))]
+            [future] = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, offsets)]).values()
+            refused = [found.error for found in future.result(timeout=10).topic_partitions if found.error is not None]
+        except KafkaException as error:
+            refused = [error.args[0]]
+        if not refused:
+            return
+        if time.monotonic() > deadline:
+            raise BrokerError(
+                f"the group {group} cannot be set back: {refused[0].str()}",
+                hint="stop every processor of this pipeline, wait for 10 s, and start one with --rebuild",
+            )
+        time.sleep(0.5)
+
+
+def _partitions(admin: AdminClient, topics: list[str]) -> list[TopicPartition]:
+    """The first offset of every partition of these topics."""
+    there = admin.list_topics(timeout=10).topics
+    return [TopicPartition(topic, n, 0) for topic in topics if topic in there for n in there[topic].partitions]
+
+
+def _ends(admin: AdminClient, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """The offset that the next message of each partition will have."""
+    if not partitions:
+        return []
+    found = admin.list_offsets({where: OffsetSpec.latest() for where in partitions}, request_timeout=10)
+    return [TopicPartition(where.topic, where.partition, end.result().offset) for where, end in found.items()]
 
 
 @dataclass(frozen=True)

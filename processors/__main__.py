@@ -7,24 +7,31 @@ import sys
 
 from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
+from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
-from headrace.topics import ensure_topics, wait_for_broker
-from processors.streams import TopicStreams
+from headrace.topics import ensure_topics, read_again, wait_for_broker
+from processors.streams import MergedStream, TopicStreams
 
 
 def extend(parser: argparse.ArgumentParser) -> None:
     """The flags of this service."""
     parser.add_argument("streams", nargs="*", metavar="STREAM", help="the streams to run; all if none is named")
-    parser.add_argument("--batch", type=int, default=1_000, help="messages a micro-batch at the most")
+    parser.add_argument("--batch", type=int, default=4_000, help="messages a micro-batch at the most")
     parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit a checkpoint")
-    parser.add_argument(
-        "--reset-state", action="store_true", help="start the streams over: what their open windows hold is lost"
+    fresh = parser.add_mutually_exclusive_group()
+    fresh.add_argument(
+        "--reset-state", action="store_true", help="go on from here with new windows: what the open ones hold is lost"
+    )
+    fresh.add_argument(
+        "--rebuild", action="store_true", help="compute all streams again from what their topics still have"
     )
 
 
-def build(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> MicroBatchApplication:
+def build(
+    settings: Settings, pipeline: Pipeline, flags: argparse.Namespace, *, reset: bool = False
+) -> MicroBatchApplication:
     """The application that runs the streams. Raises SettingsError for a stream that is not declared."""
     names = flags.streams or list(pipeline.streams)
     for name in names:
@@ -32,7 +39,7 @@ def build(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> 
             raise SettingsError(f"there is no stream {name!r}", hint=f"name one of {', '.join(pipeline.streams)}")
     app = MicroBatchApplication(
         broker=settings.broker,
-        group=f"{pipeline.name}-processors",
+        group=_group(pipeline),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"processors-{settings.instance}"),
         guarantee=settings.guarantee,
@@ -41,7 +48,10 @@ def build(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> 
     )
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]
-        TopicStreams(app, pipeline, topic, of_topic, reset=flags.reset_state)
+        TopicStreams(app, pipeline, topic, of_topic, reset=reset)
+    for name in names:
+        if repartition_topic(pipeline, name) is not None:
+            MergedStream(app, pipeline, name, reset=reset)
     return app
 
 
@@ -50,9 +60,35 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     if not pipeline.streams:
         raise SettingsError("the pipeline file declares no stream", hint="declare one as [streams.NAME]")
     writable_folder(settings.data)
-    ensure_topics(wait_for_broker(settings.broker), pipeline)
-    keep_running(settings.broker, lambda: build(settings, pipeline, flags))
+    admin = wait_for_broker(settings.broker)
+    ensure_topics(admin, pipeline)
+    if flags.rebuild:
+        sources, repartitions = topics_of(pipeline, flags.streams)
+        read_again(admin, _group(pipeline), sources, repartitions)
+    last: MicroBatchApplication | None = None
+    reset = flags.reset_state or flags.rebuild
+
+    def make() -> MicroBatchApplication:
+        nonlocal last, reset
+        # Once committed it is done: when the broker comes back after it was gone, the state is the one made since.
+        reset = reset and not (last is not None and last.has_committed)
+        last = build(settings, pipeline, flags, reset=reset)
+        return last
+
+    keep_running(settings.broker, make)
     return 0
+
+
+def topics_of(pipeline: Pipeline, names: list[str]) -> tuple[list[str], list[str]]:
+    """The topics of readings that these streams (all, if none is named) read, and their repartition topics."""
+    known = [name for name in names or pipeline.streams if name in pipeline.streams]
+    repartitions = [repartition_topic(pipeline, name) for name in known]
+    sources = list(dict.fromkeys(pipeline.streams[name].source for name in known))
+    return sources, [topic for topic in repartitions if topic is not None]
+
+
+def _group(pipeline: Pipeline) -> str:
+    return f"{pipeline.name}-processors"
 
 
 if __name__ == "__main__":

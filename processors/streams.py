@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from headrace import ledger
-from headrace.batch import Batch
 from headrace.errors import StateError
-from headrace.pipeline import Pipeline, into, stream_topic
-from headrace.pipeline.tables import LEDGER_TOPIC
+from headrace.pipeline import Pipeline
+from headrace.pipeline.tables import LEDGER_TOPIC, repartition_topic
 from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
-from headrace.wire import Decoder, Encoder, Refused
+from headrace.wire import Decoder, Refused
+from processors.repartition import HandingOn, read_parts
+from processors.results import Results
 from processors.windows import Windowed, WindowSpec
-from processors.windows.state import changed_pieces, restore
+from processors.windows.local import Local
+from processors.windows.merged import Merged
+from processors.windows.state import changed_pieces, restore_into
 from processors.windows.watermark import NEVER
 
 LEDGER_EVERY_MS = 500
 """How often a partition's counts are published while readings flow; and once more when it falls silent."""
+
+CHUNK_READINGS = 10_000
+"""About so many readings are taken at a time."""
 
 
 @dataclass
@@ -33,75 +40,43 @@ class Open:
     """the next offset that the last published counts reach to"""
 
 
-class TopicStreams:
-    """All streams that read one topic. Its messages are decoded once for all of them."""
+class Streams(ABC):
+    """Streams that read one topic: their state, and their part of the ledger."""
 
-    def __init__(
-        self, app: MicroBatchApplication, pipeline: Pipeline, topic: str, streams: Sequence[str], *, reset: bool = False
-    ) -> None:
+    def __init__(self, app: MicroBatchApplication, topic: str, *, reset: bool) -> None:
         self._app = app
         self._topic = topic
-        self._decoder = Decoder(pipeline.topics[topic])
-        self._specs = {name: WindowSpec.of(pipeline, name) for name in streams}
-        self._into = {name: into(pipeline, name) for name in streams}
-        self._encoders = {name: Encoder(stream_topic(pipeline, name)) for name in streams}
         self._reset = reset
+        self._begun_anew: set[int] = set()
         self._open: dict[int, dict[str, Open]] = {}
         app.before_commit(self.save)
         app.on_gone(self.forget)
         app.batches(topic).update(self._update, stateful=True, metadata=True)
 
+    @abstractmethod
+    def fresh(self) -> dict[str, Windowed]:
+        """The windows of each stream over a partition, before any message."""
+
+    @abstractmethod
+    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+        """What a micro-batch of a partition brings, but for the ledger entries."""
+
     def _update(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, state: Any) -> None:
         streams = self._open.get(batch.partition)
         if streams is None:
             streams = self._open[batch.partition] = {
-                name: self._restore(name, batch.partition, state) for name in self._specs
+                name: self._restored(name, windowed, batch.partition, state) for name, windowed in self.fresh().items()
             }
-        self._app.produce(self.process(batch, streams))
-
-    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> list[Outgoing]:
-        """The results and ledger entries that a micro-batch of a partition brings."""
-        outgoing: list[Outgoing] = []
-        now_us = batch.polled_ms * 1_000
-        if batch.idle:
-            for name, opened in streams.items():
-                outcome = opened.windowed.tick(now_us)
-                opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
-                self._cover(opened, batch, 0, ())
-                self._emit(name, outcome.results, batch, outgoing)
-        else:
-            # A state can only be ahead of the offsets when it was committed and they were not: what it has
-            # seen already is left out.
-            ahead = min(opened.next_offset for opened in streams.values())
-            fresh = batch.since(ahead)
-            decoded = self._decoder.decode(fresh.values, fresh)
-            for name, opened in streams.items():
-                own, refused = decoded.batch, decoded.refused
-                of_stream = fresh
-                if opened.next_offset > fresh.first_offset and len(fresh):
-                    of_stream = fresh.since(opened.next_offset)
-                    again = self._decoder.decode(of_stream.values, of_stream)
-                    own, refused = again.batch, again.refused
-                self._cover(opened, batch, len(of_stream), refused)
-                outcome = opened.windowed.add(own, now_us)
-                opened.dirty = True
-                self._emit(name, outcome.results, batch, outgoing)
+        outgoing = list(self.process(batch, streams))
         for name, opened in streams.items():
             self._publish(name, opened, batch, outgoing)
-        return outgoing
+        self._app.produce(outgoing)
 
     def _cover(self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused]) -> None:
         """Count the messages, and what offsets carried none, up to the end of a batch."""
         covered = max(batch.next_offset - max(opened.next_offset, 0), 0)
         ledger.tally(opened.windowed.counts, messages, covered, refused)
         opened.next_offset = max(opened.next_offset, batch.next_offset)
-
-    def _emit(self, name: str, results: Batch | None, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
-        if results is None:
-            return
-        topic = self._into[name]
-        for device, value in zip(results.devices, self._encoders[name].rows(results), strict=True):
-            outgoing.append(Outgoing(topic, device.encode(), value, batch.polled_ms))
 
     def _publish(self, name: str, opened: Open, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
         """Publish the counts, now and then while readings flow, and all of them when the partition is silent."""
@@ -120,20 +95,15 @@ class TopicStreams:
             topic=self._topic,
             partition=batch.partition,
             next_offset=max(opened.next_offset, 0),
-            counts={
-                **windowed.counts,
-                "open": len(windowed.accumulators),
-                "in_open": windowed.accumulators.readings(),
-                "devices": len(windowed.devices.names),
-            },
-            watermark_us=None if windowed.clock_us == NEVER else windowed.clock_us,
+            counts={**windowed.counts, **windowed.gauges},
+            watermark_us=None if windowed.clocks.clock_us == NEVER else windowed.clocks.clock_us,
         )
         outgoing.append(Outgoing(LEDGER_TOPIC, entry.key, ledger.encode(entry), batch.polled_ms))
 
-    def _restore(self, name: str, partition: int, state: Any) -> Open:
-        if self._reset:
-            return Open(Windowed(self._specs[name]), -1)
-        windowed, next_offset = restore(self._specs[name], lambda piece: state.get_bytes(f"{name}/{piece}"))
+    def _restored(self, name: str, windowed: Windowed, partition: int, state: Any) -> Open:
+        if self._reset and partition not in self._begun_anew:
+            return Open(windowed, -1)
+        next_offset = restore_into(windowed, lambda piece: state.get_bytes(f"{name}/{piece}"))
         if next_offset > (end := self._app.end_offset(self._topic, partition)):
             raise StateError(
                 f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"
@@ -144,17 +114,128 @@ class TopicStreams:
 
     def save(self) -> None:
         """Write the pieces of state that have changed since the last checkpoint."""
+        self._finish_reset()
+        self._begun_anew.update(self._open)
         for partition, streams in self._open.items():
             for name, opened in streams.items():
                 if not opened.dirty:
                     continue
                 state = self._app.state(self._topic, partition)
                 for piece, value in changed_pieces(opened.windowed, opened.next_offset):
-                    state.set_bytes(f"{name}/{piece}", value)
+                    if value is None:
+                        state.delete(f"{name}/{piece}")
+                    else:
+                        state.set_bytes(f"{name}/{piece}", value)
                 opened.dirty = False
+
+    def _finish_reset(self) -> None:
+        """Begin all partitions anew in the first checkpoint, lest some go on from what the others have let go of.
+
+        From then on their state is what was made since, whoever gets them and gives them back.
+        """
+        if not self._reset or not (assigned := self._app.assigned(self._topic)):
+            return
+        for partition in assigned:
+            streams = self._open.setdefault(partition, {})
+            for name, windowed in {} if streams else self.fresh().items():
+                streams[name] = Open(windowed, -1, dirty=True)
+        self._reset = False
 
     def forget(self, partitions: set[tuple[str, int]]) -> None:
         """Let go of partitions that are another's now; their state is in the changelog."""
         for topic, partition in partitions:
             if topic == self._topic:
                 self._open.pop(partition, None)
+
+
+class TopicStreams(Streams):
+    """All streams that read one topic of readings. Its messages are decoded once for all of them."""
+
+    def __init__(
+        self, app: MicroBatchApplication, pipeline: Pipeline, topic: str, streams: Sequence[str], *, reset: bool = False
+    ) -> None:
+        self._decoder = Decoder(pipeline.topics[topic])
+        self._messages = CHUNK_READINGS
+        self._specs = {name: WindowSpec.of(pipeline, name) for name in streams}
+        self._results = {name: Results(pipeline, name) for name in streams}
+        self._handing_on = {
+            name: HandingOn(app, topic, target)
+            for name in streams
+            if (target := repartition_topic(pipeline, name)) is not None
+        }
+        super().__init__(app, topic, reset=reset)
+
+    def fresh(self) -> dict[str, Windowed]:
+        """The windows of each stream; of groups that span partitions, this partition's part of them."""
+        return {name: Local(spec) if name in self._handing_on else Windowed(spec) for name, spec in self._specs.items()}
+
+    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+        """The results of a micro-batch, its late readings, and what is handed on."""
+        now_us = batch.polled_ms * 1_000
+        if batch.idle:
+            for name, opened in streams.items():
+                outcome = opened.windowed.tick(now_us)
+                opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
+                self._cover(opened, batch, 0, ())
+                yield from self._results[name].messages(outcome, batch.polled_ms)
+        else:
+            # A state can only be ahead of the offsets when it was committed and they were not: what it has
+            # seen already is left out.
+            fresh = batch.since(min(opened.next_offset for opened in streams.values()))
+            for chunk in fresh.chunks(self._messages):
+                yield from self._take(chunk, streams)
+        for name, handing_on in self._handing_on.items():
+            local = streams[name].windowed
+            assert isinstance(local, Local)  # noqa: S101 - made by fresh()
+            local.since = batch.first_offset if local.since < 0 else local.since
+            handed = list(handing_on.messages(local, batch))
+            streams[name].dirty = streams[name].dirty or bool(handed)
+            yield from handed
+
+    def _take(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+        decoded = self._decoder.decode(batch.values, batch)
+        # Messages of many readings are taken so many at a time that their columns fit into the cache.
+        self._messages = max(1, CHUNK_READINGS * len(batch) // max(len(decoded.batch), 1))
+        for name, opened in streams.items():
+            own, refused, of_stream = decoded.batch, decoded.refused, batch
+            if opened.next_offset > batch.first_offset and len(batch):
+                of_stream = batch.since(opened.next_offset)
+                again = self._decoder.decode(of_stream.values, of_stream)
+                own, refused = again.batch, again.refused
+            self._cover(opened, batch, len(of_stream), refused)
+            outcome = opened.windowed.add(own, batch.polled_ms * 1_000)
+            opened.dirty = True
+            yield from self._results[name].messages(outcome, batch.polled_ms)
+
+
+class MergedStream(Streams):
+    """The second stage of a stream whose groups span partitions: it reads the stream's repartition topic."""
+
+    def __init__(self, app: MicroBatchApplication, pipeline: Pipeline, name: str, *, reset: bool = False) -> None:
+        topic = repartition_topic(pipeline, name)
+        assert topic is not None  # noqa: S101 - only asked for streams that have one
+        self._name = name
+        self._spec = WindowSpec.of(pipeline, name)
+        self._results = Results(pipeline, name)
+        super().__init__(app, topic, reset=reset)
+
+    def fresh(self) -> dict[str, Windowed]:
+        """The stream's windows."""
+        return {self._name: Merged(self._spec)}
+
+    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+        """The results of what the partitions have handed on."""
+        opened, now_us = streams[self._name], batch.polled_ms * 1_000
+        merged = opened.windowed
+        assert isinstance(merged, Merged)  # noqa: S101 - made by fresh()
+        if batch.idle:
+            opened.dirty = opened.dirty or opened.next_offset < batch.next_offset
+            self._cover(opened, batch, 0, ())
+            yield from self._results.messages(merged.tick(now_us), batch.polled_ms)
+            return
+        fresh = batch.since(opened.next_offset)
+        parts, refused = read_parts(fresh, self._spec.digest)
+        self._cover(opened, batch, len(fresh), refused)
+        opened.dirty = True
+        for part in parts:
+            yield from self._results.messages(merged.take(part, now_us), batch.polled_ms)

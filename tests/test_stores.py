@@ -58,6 +58,7 @@ MEANS = Table(
         Column("count", "int"),
         Column("current_mean", "float"),
         Column("revision", "int"),
+        Column("final", "bool"),
     ),
     tags=(Column("location", "text"),),
 )
@@ -162,7 +163,7 @@ def meters(*rows: tuple[str, int, float | None], **columns: list[Any]) -> Batch:
     )
 
 
-def means(*rows: tuple[str, int, int, int]) -> Batch:
+def means(*rows: tuple[str, int, int, int], final: bool = True) -> Batch:
     """Windows of (device, start in seconds after T0, count, revision)."""
     return Batch(
         [device for device, *_ in rows],
@@ -172,6 +173,7 @@ def means(*rows: tuple[str, int, int, int]) -> Batch:
             "count": [count for _, _, count, _ in rows],
             "current_mean": [float(count) for _, _, count, _ in rows],
             "revision": [revision for *_, revision in rows],
+            "final": [final] * len(rows),
             "location": ["hall"] * len(rows),
         },
     )
@@ -648,6 +650,9 @@ def test_count_and_total(place: Place) -> None:
     assert (store.count(MEANS), store.total(MEANS, "count")) == (0, 0)
     Sink(store, MEANS).write(means(("m1", 0, 5, 0), ("m1", 10, 7, 0), ("m2", 0, 2**40, 0), ("m2", 0, 2**41, 1)))
     assert (store.count(MEANS), store.total(MEANS, "count")) == (3, 12 + 2**41)
+    # What is said provisionally does not count.
+    Sink(store, MEANS, partition=1).write(means(("m3", 0, 100, 0), final=False))
+    assert (store.count(MEANS), store.total(MEANS, "count")) == (4, 12 + 2**41)
 
 
 def test_reader_waits_for_a_sink_to_have_made_the_store(place: Place) -> None:

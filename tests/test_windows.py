@@ -1,34 +1,28 @@
-"""Windows in event time: named situations, and properties against a plain oracle."""
+"""Tumbling windows, and what all kinds share: named situations."""
 
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from window_oracle import FOR_EVER_US, NUMBERS, SECOND, Driver, Event, Oracle, Reading, Tick, at, sound, spec_of
+from window_oracle import Driver
+from window_readings import FOR_EVER_US, NUMBERS, SECOND, Reading, Tick, at, spec_of
+from window_situations import WHOLE_AND_CUT, counted, read, said, windows
+from window_strategies import cut_lists
 
-from processors.windows import Windowed, WindowSpec
-
-
-def windows(*, where: str | None = None, **lengths: str) -> Driver:
-    return Driver(Windowed(spec_of(where=where, **lengths)))  # type: ignore[arg-type]
-
-
-def read(device: str, seconds: float, **values: Any) -> Reading:
-    return Reading(device, at(seconds), values)
+from processors.windows.pane_windows import PaneWindows
+from processors.windows.rows import Rows
 
 
-def said(driver: Driver, *wanted: str) -> dict[tuple[str, float], Any]:
-    """What was said of the windows, by device and second of the start."""
-    return {
-        (device, (start - at(0)) / SECOND): tuple(window[name] for name in wanted)
-        if len(wanted) > 1
-        else window[wanted[0]]
-        for (device, start), window in driver.closed.items()
-    }
+def rows_of(driver: Driver) -> Rows:
+    engine = driver.windowed.engine
+    assert isinstance(engine, PaneWindows)
+    return engine.rows
 
 
 def test_a_window_closes_with_the_devices_next_reading_at_its_end() -> None:
@@ -51,41 +45,45 @@ def test_every_aggregate_of_every_type() -> None:
             read("a", 10),
         ]
     )
+    same = {"count": 3, "missing": 0, "distinct": 3}
     assert driver.closed["a", at(0)] == {
         "end": at(10),
         "count": 3,
         "revision": 0,
-        "current_count": 3,
-        "current_sum": 3.0,
-        "current_min": -1.0,
-        "current_max": 2.5,
-        "current_mean": 1.0,
-        "current_first": 1.5,
-        "current_last": -1.0,
-        "energy_count": 3,
-        "energy_sum": 12,
-        "energy_min": -2,
-        "energy_max": 9,
-        "energy_mean": 4.0,
-        "energy_first": 9,
-        "energy_last": -2,
-        "door_count": 3,
-        "door_first": False,
-        "door_last": True,
-        "note_count": 3,
-        "note_first": "first",
-        "note_last": "last",
-        "checked_count": 3,
-        "checked_first": at(2),
-        "checked_last": at(0),
+        "final": True,
+        **of("current", **same, sum=3.0, min=-1.0, max=2.5, range=3.5, mean=1.0, first=1.5, last=-1.0),
+        **of("energy", **same, sum=12, min=-2, max=9, range=11, mean=4.0, first=9, last=-2),
+        **of("door", **same | {"distinct": 2}, first=False, last=True),
+        **of("note", **same, first="first", last="last"),
+        **of("checked", **same, first=at(2), last=at(0)),
     }
+
+
+def of(field: str, **aggregates: Any) -> dict[str, Any]:
+    return {f"{field}_{name}": value for name, value in aggregates.items()}
+
+
+def test_aggregates_that_follow_the_order_of_readings_or_estimate_take_these_in_any_order() -> None:
+    in_order = ["delta", "rate", "time_weighted_mean", "variance", "stddev", "p01", "p50", "p999"]
+    driver = windows(aggregates={"energy": in_order, "current": ["time_weighted_mean", "rate"]}, grace="5s")
+    driver.read([read("a", 4, energy=3), read("a", 0, energy=5), read("a", 2, energy=9, current=7.5)])
+    driver.read([read("a", 15)])
+    window = driver.closed["a", at(0)]
+    # From 5 to 9, then a reset and 3 from there.
+    assert (window["energy_delta"], window["energy_rate"]) == (7, 1.75)
+    assert window["energy_time_weighted_mean"] == ((5 + 9) / 2 * 2 + (9 + 3) / 2 * 2) / 4
+    assert window["energy_variance"] == pytest.approx(56 / 9)
+    assert window["energy_stddev"] == pytest.approx((56 / 9) ** 0.5)
+    assert (window["energy_p01"], window["energy_p50"], window["energy_p999"]) == (3, 5, 9)
+    # Of one value there is no rate.
+    assert (window["current_time_weighted_mean"], window["current_rate"]) == (7.5, None)
 
 
 def test_grace_holds_a_window_open_for_what_is_out_of_order() -> None:
     driver = windows(grace="2s")
     driver.read([read("a", 5), read("a", 11.9), read("a", 9), read("a", 12), read("a", 9.5)])
     assert said(driver, "count") == {("a", 0.0): 2}
-    assert driver.windowed.counts == {"read": 5, "windowed": 4, "late": 1, "filtered": 0, "closed": 1}
+    assert counted(driver) == {"read": 5, "windowed": 4, "late": 1, "closed": 1, "in_closed": 2}
 
 
 def test_a_reading_on_the_edge_of_its_window() -> None:
@@ -135,9 +133,9 @@ def test_a_tick_before_any_reading_and_one_in_the_past_change_nothing() -> None:
     driver = windows()
     assert driver.windowed.tick(at(1_000_000)).results is None
     driver.read([read("a", 1)])
-    clock_us = driver.windowed.clock_us
+    clock_us = driver.windowed.clocks.clock_us
     assert driver.windowed.tick(driver.now_us - 1).results is None
-    assert driver.windowed.clock_us == clock_us
+    assert driver.windowed.clocks.clock_us == clock_us
 
 
 def test_an_empty_batch_changes_nothing() -> None:
@@ -151,7 +149,7 @@ def test_only_what_fits_the_condition_is_aggregated_and_all_of_it_moves_the_cloc
     driver.read([read("a", 1, current=3.0), read("a", 2, current=1.0), read("a", 3), read("a", 10, current=0.0)])
     assert said(driver, "count", "current_sum") == {("a", 0.0): (1, 3.0)}
     driver.read([read("a", 4, current=9.0), read("a", 5, current=1.0)])
-    assert driver.windowed.counts == {"read": 6, "windowed": 1, "late": 1, "filtered": 4, "closed": 1}
+    assert counted(driver) == {"read": 6, "windowed": 1, "late": 1, "filtered": 4, "closed": 1, "in_closed": 1}
 
 
 def test_missing_values_are_left_out_of_the_aggregates_and_none_when_all_are_missing() -> None:
@@ -185,7 +183,7 @@ def test_a_mean_of_great_whole_numbers_is_right_and_a_sum_beyond_64_bits_is_none
 
 
 def test_first_and_last_go_by_event_time_and_among_equal_times_by_value() -> None:
-    driver = windows()
+    driver = windows(repeats='"keep"')
     driver.read([read("a", 5, note="b", current=2.0), read("a", 5, note="a", current=1.0), read("a", 5, note="c")])
     driver.read([read("a", 5, note="0", current=7.0), read("a", 5, current=0.5), read("a", 10)])
     assert said(driver, "note_first", "note_last", "current_first", "current_last") == {
@@ -217,7 +215,7 @@ def test_results_carry_the_devices_tags() -> None:
 
 def test_a_tag_that_only_some_readings_carry_is_kept_however_they_are_cut() -> None:
     readings = [read("a", 1, room="hall"), read("b", 1), read("a", 2), read("b", 2, room="attic"), read("b", 3)]
-    for cuts in ([], range(9)):
+    for cuts in WHOLE_AND_CUT:
         driver = windows().run([*readings, read("a", 10), read("b", 10)], cuts)
         assert driver.tags == {("a", at(0)): {"room": "hall"}, ("b", at(0)): {"room": "attic"}}
 
@@ -228,7 +226,7 @@ def test_more_devices_than_a_bucket_holds_each_with_windows_of_its_own() -> None
     for second in (1, 2, 11):
         driver.read([read(device, second, energy=n) for n, device in enumerate(devices)])
     assert said(driver, "count", "energy_sum") == {(device, 0.0): (2, 2 * n) for n, device in enumerate(devices)}
-    assert len(driver.windowed.accumulators) == 700
+    assert driver.windowed.gauges["open"] == 700
 
 
 def test_a_clock_that_was_never_set_disturbs_no_other_among_thousands() -> None:
@@ -249,7 +247,7 @@ def test_rows_of_closed_windows_are_used_again() -> None:
     for second in range(0, 10_000, 5):
         driver.read([read("a", second, note="x"), read(f"b{second % 3}", second)])
     driver.tick(Tick(FOR_EVER_US))
-    assert len(driver.windowed.accumulators.live) <= 64
+    assert len(rows_of(driver).live) <= 64
     assert sum(window["count"] for window in driver.closed.values()) == 4_000
 
 
@@ -270,83 +268,6 @@ def test_a_row_used_again_begins_empty() -> None:
     assert said(driver, "note_last", "door_first", "energy_count")["b", 0.0] == (None, None, 0)
 
 
-# ---- properties
-
-devices = st.sampled_from(["a", "b", "c"])
-quarters = st.integers(-40, 40).map(lambda n: n / 4)  # sums of these are exact in whatever order
-
-
-@st.composite
-def values_of(draw: st.DrawFn) -> dict[str, Any]:
-    values = {
-        "current": st.none() | quarters,
-        "energy": st.none() | st.sampled_from([0, 1, -7, 2**53 + 1, -(2**60)]),
-        "door": st.none() | st.booleans(),
-        "note": st.none() | st.sampled_from(["", "x", "y", "é"]),
-        "checked": st.none() | st.integers(at(0), at(5)),
-    }
-    return {name: draw(strategy) for name, strategy in values.items()}
-
-
-readings = st.builds(Reading, devices, st.integers(-3, 60).map(at), values_of())
-far_readings = st.builds(Reading, devices, st.sampled_from([0, at(-500), at(500)]), values_of())
-ticks = st.builds(Tick, st.sampled_from([SECOND, 9 * SECOND, 40 * SECOND]))
-event_lists = st.lists(st.one_of(readings, readings, readings, readings, far_readings, ticks), max_size=40)
-cut_lists = st.lists(st.integers(0, 40), max_size=10)
-specs = st.sampled_from(
-    [
-        spec_of(),
-        spec_of(grace="3s", idle="12s"),
-        spec_of(size="7s", grace="1s", idle="0s"),
-        spec_of(size="1m", grace="10s", where="current > 0"),
-        spec_of(size="500ms", grace="10s", idle="20s", where="not door or energy = 1"),
-    ]
-)
-
-
-def passes(spec: WindowSpec) -> Any:
-    """The conditions of the specs, said in Python."""
-    if spec.where is None:
-        return lambda _: True
-    if spec.where.text == "current > 0":
-        return lambda reading: (reading.values.get("current") or 0) > 0
-    return lambda reading: reading.values.get("door") is False or reading.values.get("energy") == 1
-
-
-def right(spec: WindowSpec, events: list[Event]) -> Oracle:
-    oracle = Oracle(spec, passes(spec))
-    for event in events:
-        oracle.take(event)
-    return oracle
-
-
-@given(specs, event_lists, cut_lists)
-def test_windows_are_right_however_the_readings_are_cut_into_batches(
-    spec: WindowSpec, events: list[Event], cuts: list[int]
-) -> None:
-    for end in ([], [Tick(FOR_EVER_US)]):
-        oracle = right(spec, events + end)
-        driver = Driver(Windowed(spec)).run(events + end, cuts)
-        assert driver.closed == oracle.closed
-        assert driver.windowed.counts == oracle.counts
-        assert len(driver.windowed.accumulators) == len(oracle.open)
-        assert sound(driver.windowed)
-
-
-@given(specs, st.lists(st.tuples(readings, st.floats(0, 1)), max_size=30), cut_lists, st.randoms())
-def test_any_order_within_the_grace_gives_the_same_windows(
-    spec: WindowSpec, delayed: list[tuple[Reading, float]], cuts: list[int], chance: random.Random
-) -> None:
-    end = Tick(FOR_EVER_US)
-    in_order = [reading for reading, _ in sorted(delayed, key=lambda pair: pair[0].ts_us)]
-    chance.shuffle(delayed)
-    out_of_order = [r for r, _ in sorted(delayed, key=lambda pair: pair[0].ts_us + int(pair[1] * spec.grace_us))]
-    first, second = (Driver(Windowed(spec)).run([*events, end], cuts) for events in (in_order, out_of_order))
-    assert first.closed == second.closed
-    assert first.windowed.counts == second.windowed.counts
-    assert second.windowed.counts["late"] == 0
-
-
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.randoms(), cut_lists)
 def test_float_sums_differ_by_rounding_alone_in_another_order(
     amounts: list[float], chance: random.Random, cuts: list[int]
@@ -355,7 +276,8 @@ def test_float_sums_differ_by_rounding_alone_in_another_order(
     chance.shuffle(shuffled)
     sums = []
     for order in (amounts, shuffled):
-        driver = windows(size="1h").run([*(read("a", 1, current=v) for v in order), Tick(FOR_EVER_US)], cuts)
+        driver = windows('kind = "tumbling", size = "1h"')
+        driver.run([*(read("a", n, current=v) for n, v in enumerate(order)), Tick(FOR_EVER_US)], cuts)
         [(total, mean)] = said(driver, "current_sum", "current_mean").values()
         assert mean == total / len(amounts)
         sums.append(total)
@@ -364,3 +286,38 @@ def test_float_sums_differ_by_rounding_alone_in_another_order(
 
 def test_the_oracle_knows_every_numeric_field() -> None:
     assert {m.field for m in spec_of().measures if "mean" in m.aggregates} == set(NUMBERS)
+
+
+# ---- along the days of a time zone
+
+
+def in_paris(text: str) -> float:
+    """The second of the tests' noon at which clocks in Paris show this."""
+    shown = datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Paris"))
+    return shown.timestamp() - at(0) / SECOND
+
+
+def test_days_of_a_zone_follow_its_clocks_when_they_are_set_back() -> None:
+    driver = windows('kind = "tumbling", size = "1d", zone = "Europe/Paris"')
+    for text in ("2026-10-24T23:59:59", "2026-10-25T00:00", "2026-10-25T12:00", "2026-10-25T23:59:59"):
+        driver.read([read("a", in_paris(text))])
+    driver.read([read("a", in_paris("2026-10-26T00:00"))])
+    assert said(driver, "count", "end") == {
+        ("a", in_paris("2026-10-24")): (1, in_paris("2026-10-25")),
+        ("a", in_paris("2026-10-25")): (3, in_paris("2026-10-26")),
+    }
+    assert in_paris("2026-10-26") - in_paris("2026-10-25") == 25 * 3_600
+
+
+def test_an_hour_that_clocks_show_twice_is_two_windows_of_an_hour_and_one_of_two_hours_lasts_three() -> None:
+    one = in_paris("2026-10-25T01:00")
+    readings = [read("a", one + half * 1_800) for half in range(11)]
+    driver = windows('kind = "tumbling", size = "1h", zone = "Europe/Paris"')
+    driver.read(readings)
+    assert [(start - one, count) for (_, start), count in said(driver, "count").items()] == [
+        (hour * 3_600.0, 2) for hour in range(5)
+    ]
+    driver = windows('kind = "hopping", size = "2h", step = "1h", zone = "Europe/Paris"')
+    driver.read(readings)
+    assert said(driver, "count", "end")["a", one] == (6, in_paris("2026-10-25T03:00"))
+    assert in_paris("2026-10-25T03:00") - one == 3 * 3_600

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from headrace.errors import SettingsError
 from headrace.pipeline import Column, Pipeline, Table, all_tables, into
-from headrace.pipeline.model import Panel
+from headrace.pipeline.model import Hopping, Panel, Tumbling
 from viewer import style
 from viewer.engine import Kind
 from viewer.positions import LastValues, Positions, Ring, Series
@@ -102,7 +102,11 @@ def page(pipeline: Pipeline) -> Page:
     Raises SettingsError for a panel of what is not there (``headrace check`` finds it earlier).
     """
     sources = all_tables(pipeline)
-    sizes_us = {into(pipeline, name): int(stream.window.size) for name, stream in pipeline.streams.items()}
+    sizes_us = {
+        into(pipeline, name): int(stream.window.step if isinstance(stream.window, Hopping) else stream.window.size)
+        for name, stream in pipeline.streams.items()
+        if isinstance(stream.window, Tumbling | Hopping)
+    }
     tables: dict[EngineTable, EngineTable] = {}
     panels: dict[str, dict[str, Any]] = {}
     cells: list[style.Cell] = []

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from zoneinfo import ZoneInfo
 
-from headrace.errors import ExpressionError
 from headrace.event_time import EPOCH_FORMATS
 from headrace.pipeline.check_producers import producer_mistakes
-from headrace.pipeline.model import Pipeline, Replay, Simulate, Stream, Topic
+from headrace.pipeline.check_streams import RESULT_NAMES, TOPIC_NAME, Note, stream_is_sound
+from headrace.pipeline.model import Pipeline, Replay, Simulate, Topic
 from headrace.pipeline.nearest import nearest_name
-from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, all_tables, expression_types, into
+from headrace.pipeline.tables import (
+    DLQ_SUFFIX,
+    LATE_SUFFIX,
+    LEDGER_TOPIC,
+    REPARTITION_SUFFIX,
+    all_tables,
+    into,
+)
+from headrace.pipeline.zones import unknown_zone
 
-Note = Callable[[tuple[str | int, ...], str, str], None]
-
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_NUMBERS = ("float", "int")
-_NUMERIC_AGGREGATES = ("sum", "min", "max", "mean")
 _DAY_US = 86_400_000_000
-RESULT_NAMES = ("start", "end", "count", "revision")
+OUR_SUFFIXES = (DLQ_SUFFIX, LATE_SUFFIX, REPARTITION_SUFFIX)
 
 
 def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note) -> None:
@@ -29,7 +30,7 @@ def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note
     ``unreadable`` are the places of entries that were left out because their own text is wrong; that
     something names one of these is no further mistake.
     """
-    if not _TOPIC_NAME.fullmatch(pipeline.name):
+    if not TOPIC_NAME.fullmatch(pipeline.name):
         note(("name",), f"{pipeline.name!r} is no name", "write letters, digits, - and _")
     if not pipeline.topics and not unreadable:
         note(("topics",), "there is no topic", "declare one as [topics.NAME]")
@@ -38,7 +39,7 @@ def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note
     sound = [
         name
         for name, stream in pipeline.streams.items()
-        if ("topics", stream.source) not in unreadable and _stream(pipeline, name, stream, note)
+        if ("topics", stream.source) not in unreadable and stream_is_sound(pipeline, name, note)
     ]
     _targets(pipeline, note)
     for name, producer in pipeline.producers.items():
@@ -52,12 +53,14 @@ def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note
 
 def _topic(name: str, topic: Topic, note: Note) -> None:
     at = ("topics", name)
-    if not _TOPIC_NAME.fullmatch(name) or name in (".", ".."):
+    if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         note(at, f"{name!r} is no topic name", "write letters, digits, '.', '-' and '_', 180 at the most")
-    if name == LEDGER_TOPIC or name.endswith(DLQ_SUFFIX):
+    if name == LEDGER_TOPIC or name.endswith(OUR_SUFFIXES):
         note(at, f"{name!r} is a name that Headrace uses itself", "choose another name")
     if not topic.fields:
         note((*at, "fields"), "there is no field", "declare at least one measured field")
+    if topic.key in RESULT_NAMES:
+        note((*at, "key"), f"{topic.key!r} is a name that window results use", "choose another name")
     taken: dict[str, str] = {topic.key: "the key"}
     if topic.time.field in taken:
         note((*at, "time", "field"), f"{topic.time.field!r} is the key already", "name another field")
@@ -81,65 +84,9 @@ def _format(text: str, path: tuple[str | int, ...], note: Note) -> None:
 
 
 def _zone(zone: str | None, path: tuple[str | int, ...], note: Note) -> None:
-    if zone is None:
-        return
-    try:
-        ZoneInfo(zone)
-    except (KeyError, ValueError, OSError):
-        note(path, f"{zone!r} is no time zone", "write a name such as Europe/Paris or UTC")
-
-
-def _stream(pipeline: Pipeline, name: str, stream: Stream, note: Note) -> bool:
-    """Whether the stream's source and fields exist, so that its result has a shape."""
-    at = ("streams", name)
-    if not _TOPIC_NAME.fullmatch(name):
-        note(at, f"{name!r} is no stream name", "write letters, digits, '.', '-' and '_', 180 at the most")
-    source = pipeline.topics.get(stream.source)
-    if source is None:
-        note((*at, "from"), f"there is no topic {stream.source!r}", nearest_name(stream.source, pipeline.topics))
-        return False
-    if stream.window.size <= 0:
-        note((*at, "window", "size"), "a window has no length", 'write one such as "10s"')
-    if stream.window.size + stream.grace > source.retention:
-        note(
-            (*at, "grace"),
-            f"a window and its grace ({stream.window.size} + {stream.grace}) outlast the topic's retention"
-            f" ({source.retention})",
-            f"keep topics.{stream.source}.retention longer, or the window shorter",
-        )
-    sound = True
-    for field, aggregates in stream.aggregates.items():
-        declared = source.fields.get(field)
-        if declared is None:
-            note(
-                (*at, "aggregates", field),
-                f"{stream.source} has no field {field!r}",
-                nearest_name(field, source.fields),
-            )
-            sound = False
-            continue
-        for aggregate in aggregates:
-            if aggregate in _NUMERIC_AGGREGATES and declared.type not in _NUMBERS:
-                note(
-                    (*at, "aggregates", field),
-                    f"{aggregate} needs numbers, and {field} is {declared.type}",
-                    "write count, first or last",
-                )
-        if len(set(aggregates)) < len(aggregates):
-            note((*at, "aggregates", field), "an aggregate is named twice", "name each once")
-    if stream.where is not None:
-        from headrace.expression import parse as parse_expression
-
-        try:
-            if parse_expression(stream.where, expression_types(source)).type != "bool":
-                note((*at, "where"), "this is no condition", 'write a comparison, as "voltage > 220"')
-        except ExpressionError as error:
-            note((*at, "where"), f"{error.message} (character {error.position + 1})\n{_indented(error)}", error.hint)
-    return sound
-
-
-def _indented(error: ExpressionError) -> str:
-    return "\n".join(f"      {line}" for line in error.pointer().splitlines())
+    unknown = None if zone is None else unknown_zone(zone)
+    if unknown is not None:
+        note(path, *unknown)
 
 
 def _targets(pipeline: Pipeline, note: Note) -> None:
@@ -153,7 +100,7 @@ def _targets(pipeline: Pipeline, note: Note) -> None:
                 "name another with into = ...",
             )
         taken[target] = f"streams.{name}"
-        if not _TOPIC_NAME.fullmatch(target) or target == LEDGER_TOPIC or target.endswith(DLQ_SUFFIX):
+        if not TOPIC_NAME.fullmatch(target) or target == LEDGER_TOPIC or target.endswith(OUR_SUFFIXES):
             note(("streams", name, "into"), f"{target!r} cannot be a stream's topic", "choose another name")
 
 

@@ -13,7 +13,33 @@ from msgspec import Meta, Struct, field
 from headrace.duration import Duration
 
 FieldType = Literal["float", "int", "bool", "text", "time"]
-Aggregate = Literal["count", "sum", "min", "max", "mean", "first", "last"]
+Aggregate = Literal[
+    "count",
+    "missing",
+    "sum",
+    "min",
+    "max",
+    "range",
+    "mean",
+    "variance",
+    "stddev",
+    "first",
+    "last",
+    "delta",
+    "rate",
+    "time_weighted_mean",
+    "distinct",
+    "p01",
+    "p05",
+    "p10",
+    "p25",
+    "p50",
+    "p75",
+    "p90",
+    "p95",
+    "p99",
+    "p999",
+]
 Positive = Annotated[int, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -64,30 +90,109 @@ class Topic(Table, kw_only=True, frozen=True):
     retention: Annotated[Duration, _doc("how long the broker keeps its messages")] = Duration.parse("7d")
 
 
-class Window(Table, kw_only=True, frozen=True):
-    """Which readings belong together."""
+_TIME_OFFSET = _doc("moves the bounds of the windows by so much, away from the epoch or from the zone's midnight")
+_ZONE = _doc("the named time zone whose days and hours the windows follow, as Europe/Paris; without one, the epoch's")
 
-    kind: Annotated[Literal["tumbling"], _doc("tumbling: one window after the other, aligned to the epoch")]
+
+class Tumbling(Table, kw_only=True, frozen=True, tag_field="kind", tag="tumbling"):
+    """One window after the other: each reading is in one."""
+
+    size: Annotated[Duration, _doc("how long a window is")]
+    offset: Annotated[Duration, _TIME_OFFSET] = Duration.parse("0s")
+    zone: Annotated[str | None, _ZONE] = None
+
+
+class Hopping(Table, kw_only=True, frozen=True, tag_field="kind", tag="hopping"):
+    """Windows of one size that begin every step and overlap: each reading is in ``size / step`` of them."""
+
+    size: Annotated[Duration, _doc("how long a window is")]
+    step: Annotated[Duration, _doc("how much later the next one begins; at most the size")]
+    offset: Annotated[Duration, _TIME_OFFSET] = Duration.parse("0s")
+    zone: Annotated[str | None, _ZONE] = None
+
+
+class Sliding(Table, kw_only=True, frozen=True, tag_field="kind", tag="sliding"):
+    """Each reading closes a window over the last ``size``: after ``ts - size``, up to and with ``ts``."""
+
     size: Annotated[Duration, _doc("how long a window is")]
 
 
+class Session(Table, kw_only=True, frozen=True, tag_field="kind", tag="session"):
+    """Readings that follow each other by no more than a gap."""
+
+    gap: Annotated[Duration, _doc("a reading further than this from the one before it begins a new window")]
+    longest: Annotated[
+        Duration | None, _doc("a reading this far from the window's first one begins a new window; no limit if absent")
+    ] = None
+
+
+class State(Table, kw_only=True, frozen=True, tag_field="kind", tag="state"):
+    """Readings that follow each other in which a field keeps its value."""
+
+    field: Annotated[str, _doc("the field, tag or computed field; a reading without it is in no window")]
+
+
+class Count(Table, kw_only=True, frozen=True, tag_field="kind", tag="count"):
+    """So many readings that follow each other."""
+
+    count: Annotated[Positive, _doc("how many readings a window holds")]
+    step: Annotated[Positive | None, _doc("after how many readings the next one begins; its count if absent")] = None
+
+
+class Event(Table, kw_only=True, frozen=True, tag_field="kind", tag="event"):
+    """From a reading that fits one condition to the next that fits another, both included."""
+
+    start: Annotated[str, _doc('the condition that begins a window, as "voltage > 250"')]
+    end: Annotated[str, _doc('the condition that ends it, as "voltage < 240"')]
+
+
+Window = Tumbling | Hopping | Sliding | Session | State | Count | Event
+
+
 class Stream(Table, kw_only=True, frozen=True):
-    """A continuous query: windows over a topic, aggregated by device."""
+    """A continuous query: windows over a topic, aggregated by device or by what else is asked for."""
 
     source: Annotated[str, _doc("the topic it reads")] = field(name="from")
     window: Annotated[Window, _doc("which readings belong together")]
     aggregates: Annotated[
-        dict[str, list[Aggregate]],
-        _doc("for each field: count, sum, min, max, mean, first, last; the result names them field_aggregate"),
+        dict[str, list[Aggregate]], _doc("what is made of each field; the result names them field_aggregate")
+    ] = {}
+    computed: Annotated[
+        dict[str, str], _doc('further fields, each an expression over fields and tags, as power = "current * voltage"')
     ] = {}
     where: Annotated[str | None, _doc('only readings for which this holds, as "voltage > 220"')] = None
+    by: Annotated[
+        list[str] | None,
+        _doc("what is aggregated together: tags, text or int fields, the key; [] for all as one; the key if absent"),
+    ] = None
+    clock: Annotated[
+        Literal["device", "partition"],
+        _doc("device: its own readings close a device's windows; partition: the furthest device closes all of its own"),
+    ] = "device"
+    repeats: Annotated[
+        Literal["drop", "keep"],
+        _doc("drop: a device's second reading of the same time is left out; keep: where producers never repeat"),
+    ] = "drop"
+    emit: Annotated[
+        Literal["close", "at-once", "max-delay"],
+        _doc("close: a window speaks when it closes; at-once: whenever it changes, too; max-delay: not more often"),
+    ] = "close"
+    max_delay: Annotated[
+        Duration | None, _doc("with emit = max-delay: how long a change may wait to be said provisionally")
+    ] = None
     grace: Annotated[Duration, _doc("how long a window waits beyond its end for readings out of order")] = (
         Duration.parse("0s")
     )
     idle: Annotated[
         Duration, _doc("a silent device's window closes when event time elsewhere is this far beyond its end and grace")
     ] = Duration.parse("30s")
-    late: Annotated[Literal["drop"], _doc("drop: a late reading is counted and left out")] = "drop"
+    late: Annotated[
+        Literal["drop", "dead-letter", "heal"],
+        _doc(
+            "drop: a late reading is counted and left out; dead-letter: it goes to the stream's late topic, too;"
+            " heal: its window's bounds do, for the healer to compute it again from the store"
+        ),
+    ] = "drop"
     into: Annotated[str | None, _doc("the topic it writes into; the stream's own name if absent")] = None
     partitions: Annotated[Positive | None, _doc("of the topic it writes into; as its source if absent")] = None
     retention: Annotated[Duration, _doc("how long the broker keeps its results")] = Duration.parse("7d")

@@ -70,18 +70,19 @@ The least that makes a line is a topic, a stream and a producer; the page then s
 Duration('2s')
 >>> from headrace.pipeline import stream_topic
 >>> list(stream_topic(pipeline, "meters_10s").fields)
-['end', 'count', 'current_max', 'current_mean', 'revision']
+['end', 'count', 'current_max', 'current_mean', 'revision', 'final']
 
 ```
 
 A stream's results are readings of a kind: they are in a topic, have a supertable, and can be shown on a panel. A result
-has the device and its tags, `start` and `end` of the window, the `count` of its readings, each aggregate as
-`FIELD_AGGREGATE`, and its `revision`.
+has the device and its tags (or the `group` and the values of `by`), `start` and `end` of the window, the `count` of its
+readings, each aggregate as `FIELD_AGGREGATE`, its `revision`, and whether it is `final`.
 
 Names in capitals below are yours to choose. A **duration** is a text of numbers and units: `"500ms"`, `"10s"`,
-`"1m30s"`, `"7d"`. Keys without a default must be there. `where` is written in the
-[expression language](expressions.md); what producers do is told in [Producers](producers.md), what panels show in
-[The viewer](viewer.md), and what the words mean in [Concepts](concepts.md).
+`"1m30s"`, `"7d"`. Keys without a default must be there. What streams do is shown in [Windows](windows.md); `where`,
+computed fields and the conditions of events are written in the [expression language](expressions.md). What producers do
+is told in [Producers](producers.md), what panels show in [The viewer](viewer.md), and what the words mean in
+[Concepts](concepts.md).
 """
 
 _PLAIN: dict[Any, str] = {
@@ -109,7 +110,7 @@ def _sections() -> Iterator[str]:
         yield (inspect.getdoc(kind) or "").replace("``", "`") + "\n"
         yield "| key | what is written | default | meaning |\n| --- | --- | --- | --- |"
         if tag is not None:
-            yield f'| `{kind.__struct_config__.tag_field}` | `"{tag}"` | | which kind of producer it is |'
+            yield f'| `{kind.__struct_config__.tag_field}` | `"{tag}"` | | which kind it is |'
         for found in fields(kind):
             meaning = "; ".join(_descriptions(found.type)).replace("|", "\\|")
             cells = (f"`{found.encode_name}`", _written(found.type), _default(found), meaning)

@@ -6,13 +6,28 @@ window topics are decoded, stored and shown by the same code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.pipeline.model import Field, FieldType, Pipeline, Stream, Time, Topic
+from headrace.pipeline.model import Aggregate, Field, FieldType, Pipeline, Stream, Time, Topic
 
 LEDGER_TOPIC = "headrace.ledger"
 DLQ_SUFFIX = ".dlq"
+LATE_SUFFIX = ".late"
+REPARTITION_SUFFIX = ".repartition"
+
+GROUP = "group"
+"""The key of results that are of several devices, or of parts of one."""
+
+ALWAYS_THERE: tuple[Aggregate, ...] = ("count", "missing", "distinct")
+"""The aggregates that are numbers even where a window has no value of the field."""
+
+_RESULT_TYPES: dict[Aggregate, FieldType] = {
+    **dict.fromkeys(ALWAYS_THERE, "int"),
+    **dict.fromkeys(("mean", "variance", "stddev", "rate", "time_weighted_mean"), "float"),
+    **dict.fromkeys(("p01", "p05", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "p999"), "float"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,36 +56,71 @@ class Table:
 
 
 def stream_topic(pipeline: Pipeline, name: str) -> Topic:
-    """The topic that a stream writes into, declared as a raw topic would be."""
+    """The topic that a stream writes into, declared as a raw topic would be.
+
+    A result of one device is keyed by it and carries its tags. One of several is keyed by ``group`` (the
+    values of its ``by``, joined) and carries those values as tags.
+    """
     stream = pipeline.streams[name]
     source = pipeline.topics[stream.source]
+    types = stream_types(stream, source)
+    if by_device(stream, source):
+        key, tags = source.key, {tag: _optional(source.tags[tag]) for tag in source.tags}
+    else:
+        key, tags = GROUP, {part: Field(type=types[part], optional=True) for part in stream.by or ()}
     return Topic(
-        fields=_result_fields(stream, source),
-        tags={
-            tag: Field(type=declared.type, unit=declared.unit, optional=True) for tag, declared in source.tags.items()
-        },
-        key=source.key,
+        fields=_result_fields(stream, source, types),
+        tags=tags,
+        key=key,
         time=Time(field="start", format="iso8601"),
         partitions=stream.partitions or source.partitions,
         retention=stream.retention,
-        # A window may lie as far ahead as its readings may, and no longer than its size beyond.
-        max_future_skew=type(source.max_future_skew)(source.max_future_skew + stream.window.size),
+        # A window may begin as far ahead as its readings may.
+        max_future_skew=source.max_future_skew,
         max_bytes=source.max_bytes,
     )
 
 
-def _result_fields(stream: Stream, source: Topic) -> dict[str, Field]:
+def _optional(field: Field) -> Field:
+    return Field(type=field.type, unit=field.unit, optional=True)
+
+
+def _result_fields(stream: Stream, source: Topic, types: Mapping[str, FieldType]) -> dict[str, Field]:
     fields = {"end": Field(type="time"), "count": Field(type="int")}
     for name, aggregates in stream.aggregates.items():
-        declared = source.fields[name]
+        declared = source.fields.get(name)
+        unit = None if declared is None else declared.unit
         for aggregate in aggregates:
-            kind: FieldType = "int" if aggregate == "count" else declared.type
-            if aggregate == "mean":
-                kind = "float"
-            unit = None if aggregate == "count" else declared.unit
-            fields[f"{name}_{aggregate}"] = Field(type=kind, unit=unit, optional=aggregate != "count")
+            kind = _RESULT_TYPES.get(aggregate, types[name])
+            fields[result_name(name, aggregate)] = Field(
+                type=kind,
+                unit=None if unit is None else _result_unit(aggregate, unit),
+                optional=aggregate not in ALWAYS_THERE,
+            )
     fields["revision"] = Field(type="int")
+    fields["final"] = Field(type="bool")
     return fields
+
+
+def result_name(field: str, aggregate: Aggregate) -> str:
+    """What a result calls an aggregate of a field."""
+    return f"{field}_{aggregate}"
+
+
+def _result_unit(aggregate: Aggregate, unit: str) -> str | None:
+    if aggregate in ALWAYS_THERE:
+        return None
+    return {"variance": f"({unit})²", "rate": f"{unit}/s"}.get(aggregate, unit)
+
+
+def by_device(stream: Stream, source: Topic) -> bool:
+    """Whether a stream aggregates each device for itself."""
+    return stream.by is None or stream.by == [source.key]
+
+
+def of_one_device(stream: Stream, source: Topic) -> bool:
+    """Whether each group of a stream is within one device, so that it needs no other partition."""
+    return stream.by is None or source.key in stream.by
 
 
 def expression_types(topic: Topic) -> dict[str, FieldType]:
@@ -78,9 +128,36 @@ def expression_types(topic: Topic) -> dict[str, FieldType]:
     return {topic.key: "text", **{name: field.type for name, field in {**topic.fields, **topic.tags}.items()}}
 
 
+def stream_types(stream: Stream, source: Topic) -> dict[str, FieldType]:
+    """The names that a stream may use, with their types: those of its topic and its computed fields.
+
+    Raises ExpressionError for a computed field that cannot be understood.
+    """
+    from headrace.expression import parse
+
+    types = expression_types(source)
+    for name, text in stream.computed.items():
+        types[name] = parse(text, types).type
+    return types
+
+
 def into(pipeline: Pipeline, name: str) -> str:
     """The name of the topic that a stream writes into."""
     return pipeline.streams[name].into or name
+
+
+def late_topic(pipeline: Pipeline, name: str) -> str | None:
+    """The topic that a stream's late readings, or the bounds of their windows, go to; None if to none."""
+    return None if pipeline.streams[name].late == "drop" else into(pipeline, name) + LATE_SUFFIX
+
+
+def repartition_topic(pipeline: Pipeline, name: str) -> str | None:
+    """The topic in which a stream's groups that span partitions come together; None if it needs none."""
+    stream = pipeline.streams[name]
+    source = pipeline.topics[stream.source]
+    if of_one_device(stream, source) or source.partitions == 1:
+        return None
+    return name + REPARTITION_SUFFIX
 
 
 def all_topics(pipeline: Pipeline) -> dict[str, Topic]:

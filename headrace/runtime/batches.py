@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -61,6 +61,14 @@ class MicroBatch:
         """The messages below an offset."""
         return self._part([message for message in self._messages if message.offset() < offset])
 
+    def chunks(self, most: int) -> Iterator[MicroBatch]:
+        """The batch, in parts of ``most`` messages."""
+        if len(self) <= most:
+            yield self
+            return
+        for begin in range(0, len(self), most):
+            yield self._part(self._messages[begin : begin + most])
+
     def _part(self, messages: Sequence[Message]) -> MicroBatch:
         batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms, end=self.next_offset)
         batch.more = self.more
@@ -76,3 +84,5 @@ class Outgoing:
     value: bytes
     timestamp_ms: int
     headers: list[tuple[str, bytes]] = field(default_factory=list)
+    partition: int | None = None
+    """where to; chosen by the key if absent"""

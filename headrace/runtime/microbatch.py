@@ -74,7 +74,7 @@ class MicroBatchConsumer(InternalConsumer):
         self._tick_s = tick_s
         self._queue: deque[Row] = deque()
         self._ends: dict[Partition, _Silence] = {}
-        self._assigned: set[Partition] = set()
+        self.assigned: set[Partition] = set()
         self._rebalances = 0
         self.on_quiet: list[Callable[[], None]] = []
         self.handed_out: dict[Partition, int] = {}
@@ -86,7 +86,7 @@ class MicroBatchConsumer(InternalConsumer):
         def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
             on_assign(consumer, partitions)
             self._rebalances += 1
-            self._assigned.update(
+            self.assigned.update(
                 (tp.topic, tp.partition) for tp in partitions if not self._topics[tp.topic].is_changelog
             )
 
@@ -142,11 +142,11 @@ class MicroBatchConsumer(InternalConsumer):
         before = self._rebalances
         messages = self.consume(num_messages=self._batch, timeout=timeout)
         # Where one partition is ours, and was all the time, every message is of it: no need to ask each.
-        only = next(iter(self._assigned)) if len(self._assigned) == 1 and before == self._rebalances else None
+        only = next(iter(self.assigned)) if len(self.assigned) == 1 and before == self._rebalances else None
         now, polled_ms = time.monotonic(), time.time_ns() // 1_000_000
         for partition, of_partition in self._by_partition(messages, only, now).items():
             # A rebalance inside consume() may have taken the partition away.
-            if partition in self._assigned:
+            if partition in self.assigned:
                 self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
         for partition, silence in self._ends.items():
             due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
@@ -182,7 +182,7 @@ class MicroBatchConsumer(InternalConsumer):
         if not _is_end(message):
             raise_for_msg_error(message)
         partition = (message.topic(), message.partition())
-        if partition in self._assigned:
+        if partition in self.assigned:
             self._ends[partition] = _Silence(message.offset(), now)
         return True
 
@@ -191,7 +191,7 @@ class MicroBatchConsumer(InternalConsumer):
 
     def _forget(self, partitions: set[Partition]) -> None:
         self._rebalances += 1
-        self._assigned -= partitions
+        self.assigned -= partitions
         for partition in partitions:
             self._ends.pop(partition, None)
             self.handed_out.pop(partition, None)
@@ -243,6 +243,8 @@ class MicroBatchApplication(Application):
             raise SettingsError("a micro-batch of no messages", hint="write a batch of 1 or more")
         self._batch, self._silent_s, self._tick_s = batch, silent_s, tick_s
         self.asked_to_stop = False
+        self.has_committed = False
+        """Whether a checkpoint was committed while partitions were assigned."""
         self._before_commit: list[Callable[[], None]] = []
         self._on_gone: list[Callable[[set[Partition]], None]] = []
         identity = f"{group}-{instance}"
@@ -317,7 +319,9 @@ class MicroBatchApplication(Application):
                 # State without offsets (windows closed by silence) is taken as it stands after a crash, so
                 # what it has said already must be there first.
                 self._producer.flush()
+            assigned = bool(consumer.assigned)
             commit_checkpoint(force=True, revoking=revoking)
+            self.has_committed = self.has_committed or assigned
 
         context.store_offset = store  # type: ignore[method-assign]
         context.commit_checkpoint = commit  # type: ignore[method-assign]
@@ -379,12 +383,22 @@ class MicroBatchApplication(Application):
                 key=message.key,
                 value=message.value,
                 headers=message.headers,
+                partition=message.partition,
                 timestamp=message.timestamp_ms,
             )
 
     def flush_at_commit(self, sink: BaseSink) -> None:
         """Flush a sink that is fed otherwise than by ``StreamingDataFrame.sink`` with each checkpoint."""
         self._sink_manager.register(sink)
+
+    def assigned(self, topic: str) -> list[int]:
+        """The topic's partitions that are this process's now."""
+        mine = cast(MicroBatchConsumer, self._consumer).assigned
+        return sorted(partition for of, partition in mine if of == topic)
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions a topic has."""
+        return len(self._consumer.list_topics(topic, timeout=30).topics[topic].partitions)
 
     def end_offset(self, topic: str, partition: int) -> int:
         """The offset that the partition's next message will have."""

@@ -109,7 +109,7 @@ class Store(Protocol):
         ...
 
     def total(self, table: Table, column: str) -> int:
-        """The sum of an int column over all rows (0 for none): what `verify` recounts windows with."""
+        """The sum of an int column over the final rows of a ``windows`` table (0 for none): `verify` recounts by it."""
         ...
 
     def tail(self, table: Table, *, backlog: int) -> Tail:

@@ -144,7 +144,9 @@ class SQLiteStore:
     def total(self, table: Table, column: str) -> int:
         """See the port."""
         with self._reading() as connection:
-            found = connection.execute(f"SELECT sum(r.{quoted(column)}) FROM {rows_of(table)} r").fetchone()
+            found = connection.execute(
+                f"SELECT sum(r.{quoted(column)}) FROM {rows_of(table)} r WHERE r.final"
+            ).fetchone()
         return int(found[0] or 0)
 
     def tail(self, table: Table, *, backlog: int) -> SQLiteTail:

@@ -1,15 +1,21 @@
 """Windows in event time, pure: a batch, a processing time and a state go in; results, counts and state come out.
 
 No I/O, no clock, no randomness. Time is an argument, so everything here can be replayed and held to
-properties.
+properties. From the outside in:
 
-- ``watermark``: how far event time is, by device and partition, and which readings are late
-- ``tumbling``: which window a reading belongs to
-- ``accumulators``: the partial aggregates of open windows, as columns
-- ``windowed``: the whole: a stream's windows over one partition
-- ``state``: the same as bytes, in pieces, and back
+- ``windowed``: the whole: a stream's windows over one partition, and ``state``: the same as bytes, and back
+- ``watermark``: how far event time is, and which readings are late; ``late``: what these are missing from
+- ``repeats``: which readings were seen before (``digest``: what a reading says, in 32 bits)
+- ``waiting``: readings that wait until their place in the order is sure
+- ``groups``: devices, and groups by something else
+- the kinds: ``time_windows`` and ``count_windows`` (``pane_windows``: what both are made of; ``alignment``,
+  ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event; ``segments``: where these
+  are cut), ``sliding_windows`` (``sliding``)
+- ``aggregates``: what is kept of a window's readings, and ``rows``: of all open windows
+- ``spec``: what the stream asks for
 """
 
-from processors.windows.windowed import Outcome, Windowed, WindowSpec
+from processors.windows.spec import WindowSpec
+from processors.windows.windowed import Outcome, Windowed
 
 __all__ = ["Outcome", "WindowSpec", "Windowed"]

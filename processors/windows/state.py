@@ -2,9 +2,12 @@
 
 Pieces, by name:
 
-- ``meta``: the fingerprint of the stream, the clock, the counts, how many devices there are
+- ``meta``: the fingerprint of the stream, the clocks, the counts, how many devices and groups there are
 - ``names.K``: the names and tags of the K-th bucket of devices; written when these change
-- ``open.K``: the progress and open windows of the K-th bucket; written when one of its devices was touched
+- ``progress.K``: how far each device of the bucket is; written when one of them has sent something
+- ``groups.K``: the values of the K-th bucket of groups, where a stream aggregates by something else
+- ``open.K``: what is open, and waits, of the K-th bucket of groups; written when one of them has changed
+- ``seen``, ``seen.N``: the readings that a repeat would be recognised by; written once each
 
 So what is written grows with what has changed, not with how many devices there are. The bytes are MessagePack
 around plain little-endian arrays: nothing in them is ever executed.
@@ -12,16 +15,28 @@ around plain little-endian arrays: nothing in them is ever executed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from headrace.batch import Int64s
 from headrace.errors import StateError
-from processors.windows.windowed import BUCKET, Windowed, WindowSpec
+from processors.windows.column import DTYPES
+from processors.windows.spec import ENDS, STARTS, WindowSpec
+from processors.windows.waiting import Readings
+from processors.windows.windowed import Windowed
 
-VERSION = 1
+VERSION = 2
+
+BUCKET = 256
+"""How many devices, or groups, share a piece of state."""
+
+PIECE_BYTES = 512 * 1024
+"""The most bytes of a piece: the broker takes a message of a megabyte."""
+
+_WHOLE, _IN_PARTS = b"\0", b"\1"
 
 
 class Meta(msgspec.Struct):
@@ -31,9 +46,13 @@ class Meta(msgspec.Struct):
     fingerprint: str
     clock_us: int
     arrived_us: int
+    furthest_us: int
+    slowest_us: int
     counts: dict[str, int]
     devices: int
+    groups: int
     next_offset: int
+    extra: dict[str, Any]
 
 
 class Names(msgspec.Struct):
@@ -43,99 +62,186 @@ class Names(msgspec.Struct):
     tags: list[list[Any]]
 
 
+class GroupValues(msgspec.Struct):
+    """A bucket's groups."""
+
+    values: list[list[Any]]
+    devices: list[int]
+
+
 class Open(msgspec.Struct):
-    """A bucket's progress (int64 bytes, one a device) and open rows (columns, by name)."""
+    """What is open and what waits of a bucket's groups."""
 
-    progress_us: bytes
-    rows: int
-    columns: dict[str, Any]
+    engine: dict[str, Any]
+    waiting: dict[str, Any] | None
 
 
-def changed_pieces(windowed: Windowed, next_offset: int) -> Iterator[tuple[str, bytes]]:
-    """The pieces that have changed since the last call, and ``meta``."""
+def changed_pieces(windowed: Windowed, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
+    """The pieces that have changed since the last call (None: to be deleted), and ``meta``."""
+    windowed.prune()
     encode = msgspec.msgpack.encode
-    devices, accumulators = windowed.devices, windowed.accumulators
-    for bucket in sorted(windowed.renamed):
-        of = slice(bucket * BUCKET, (bucket + 1) * BUCKET)
-        yield f"names.{bucket}", encode(Names(devices.names[of], [list(tags) for tags in devices.tags[of]]))
-    for bucket in sorted(windowed.changed | windowed.renamed):
-        of = slice(bucket * BUCKET, min((bucket + 1) * BUCKET, len(devices.names)))
-        rows = np.array([row for windows in devices.open[of] for row in windows.values()], np.int64)
-        columns = {name: _packed(column[rows]) for name, column in accumulators.columns.items()}
-        progress = devices.progress_us[of].astype("<i8").tobytes()
-        yield f"open.{bucket}", encode(Open(progress, len(rows), columns))
-    windowed.renamed.clear()
-    windowed.changed.clear()
+    devices, groups, clocks = windowed.devices, windowed.groups, windowed.clocks
+    for bucket in sorted({slot // BUCKET for slot in devices.renamed}):
+        of = _of(bucket, len(devices))
+        names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]])
+        yield from _in_parts(f"names.{bucket}", encode(names))
+    # Every bucket has its piece, lest one be taken that was left by an older declaration of the stream.
+    fresh = {slot // BUCKET for slot in devices.renamed} if groups is None else set[int]()
+    devices.renamed.clear()
+    for bucket in _buckets(windowed.moved):
+        progress = clocks.progress_us[_of(bucket, len(devices))]
+        yield from _in_parts(f"progress.{bucket}", progress.astype("<i8").tobytes())
+    if groups is not None and groups.written < len(groups):
+        for bucket in range(groups.written // BUCKET, -(-len(groups) // BUCKET)):
+            fresh.add(bucket)
+            of = _of(bucket, len(groups))
+            values = GroupValues([list(values) for values in groups.values[of]], groups.device[of])
+            yield from _in_parts(f"groups.{bucket}", encode(values))
+        groups.written = len(groups)
+    count = len(devices if groups is None else groups)
+    for bucket in sorted({*_buckets(windowed.touched), *fresh}):
+        of = _of(bucket, count)
+        waiting = None if windowed.waiting is None else windowed.waiting.of(of.start, of.stop)
+        opened = Open(windowed.packed(of.start, of.stop), None if waiting is None else waiting.packed())
+        yield from _in_parts(f"open.{bucket}", encode(opened))
+    windowed.touched.clear()
+    windowed.moved.clear()
+    if windowed.repeats is not None:
+        yield from windowed.repeats.changed()
     meta = Meta(
         version=VERSION,
-        fingerprint=windowed.spec.fingerprint(),
-        clock_us=windowed.clock_us,
-        arrived_us=windowed.arrived_us,
+        fingerprint=_fingerprint(windowed),
+        clock_us=clocks.clock_us,
+        arrived_us=clocks.arrived_us,
+        furthest_us=clocks.furthest_us,
+        slowest_us=clocks.slowest_us,
         counts=windowed.counts,
-        devices=len(devices.names),
+        devices=len(devices),
+        groups=count,
         next_offset=next_offset,
+        extra=windowed.extra,
     )
     yield "meta", encode(meta)
 
 
 def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[Windowed, int]:
-    """The windows as they were, and the next offset they await (-1: any), from ``piece(name)``.
+    """A stream's windows as they were, and the next offset they await (-1: any), from ``piece(name)``.
 
     Raises StateError when the state was made by a stream that was declared otherwise.
     """
     windowed = Windowed(spec)
+    return windowed, restore_into(windowed, piece)
+
+
+def restore_into(windowed: Windowed, piece: Callable[[str], bytes | None]) -> int:
+    """Make fresh windows what they were, from ``piece(name)``; the next offset that they await (-1: any).
+
+    Raises StateError when the state was made by a stream that was declared otherwise.
+    """
     packed = piece("meta")
     if packed is None:
-        return windowed, -1
-    meta = msgspec.msgpack.decode(packed, type=Meta)
-    if (meta.version, meta.fingerprint) != (VERSION, spec.fingerprint()):
-        raise StateError(
-            f"the state of stream {spec.stream} was made by another declaration of it",
-            hint="give the stream another name, or start over with --reset-state (its open windows are lost)",
-        )
-    windowed.clock_us, windowed.arrived_us = meta.clock_us, meta.arrived_us
+        return -1
+    meta = _meta(windowed, packed)
+    windowed.take_extra(meta.extra)
+    clocks = windowed.clocks
+    clocks.clock_us, clocks.arrived_us = meta.clock_us, meta.arrived_us
+    clocks.furthest_us, clocks.slowest_us = meta.furthest_us, meta.slowest_us
     windowed.counts.update(meta.counts)
+    clocks.add_devices(meta.devices)
     for bucket in range(-(-meta.devices // BUCKET)):
-        _restore_bucket(windowed, _whole(piece, f"names.{bucket}", Names), _whole(piece, f"open.{bucket}", Open))
-    windowed.changed.clear()
-    windowed.renamed.clear()
-    return windowed, meta.next_offset
+        names = msgspec.msgpack.decode(_whole(piece, f"names.{bucket}"), type=Names)
+        for name, tags in zip(names.names, names.tags, strict=True):
+            windowed.devices.add(name, tuple(tags))
+        progress = np.frombuffer(_whole(piece, f"progress.{bucket}"), "<i8")
+        clocks.progress_us[bucket * BUCKET : bucket * BUCKET + len(progress)] = progress
+    windowed.devices.renamed.clear()
+    _restore_open(windowed, meta.groups, piece)
+    if windowed.repeats is not None:
+        windowed.repeats.restore(piece)
+    return meta.next_offset
 
 
-def _whole(piece: Callable[[str], bytes | None], name: str, kind: type[Any]) -> Any:
+def _fingerprint(windowed: Windowed) -> str:
+    return windowed.role + windowed.spec.fingerprint()
+
+
+def _meta(windowed: Windowed, packed: bytes) -> Meta:
+    try:
+        meta = msgspec.msgpack.decode(packed, type=Meta)
+    except msgspec.ValidationError:
+        meta = None
+    if meta is None or (meta.version, meta.fingerprint) != (VERSION, _fingerprint(windowed)):
+        raise StateError(
+            f"the state of stream {windowed.spec.stream} was made by another declaration of it",
+            hint="give the stream another name; or compute it again from what the topic still has, with --rebuild;"
+            " or go on with new windows from here, with --reset-state (what the open ones hold is lost)",
+        )
+    return meta
+
+
+def _restore_open(windowed: Windowed, count: int, piece: Callable[[str], bytes | None]) -> None:
+    groups, dtypes = windowed.groups, _dtypes(windowed.spec)
+    if groups is not None:
+        for bucket in range(-(-count // BUCKET)):
+            values = msgspec.msgpack.decode(_whole(piece, f"groups.{bucket}"), type=GroupValues)
+            for of, device in zip(values.values, values.devices, strict=True):
+                groups.add(tuple(of), device)
+        groups.written = len(groups)
+    windowed.add_groups()
+    for bucket in range(-(-count // BUCKET)):
+        packed = _joined(piece, f"open.{bucket}")
+        if packed is None:
+            continue
+        opened = msgspec.msgpack.decode(packed, type=Open)
+        windowed.unpack(opened.engine, bucket * BUCKET, dtypes)
+        if opened.waiting is not None and windowed.waiting is not None:
+            windowed.waiting.put(Readings.unpacked(opened.waiting, dtypes))
+
+
+def _dtypes(spec: WindowSpec) -> dict[str, Any]:
+    fields = {name: DTYPES.get(spec.types[name], object) for name in spec.fields}
+    return {**fields, STARTS: np.bool_, ENDS: np.bool_}
+
+
+def _of(bucket: int, count: int) -> slice:
+    return slice(bucket * BUCKET, min((bucket + 1) * BUCKET, count))
+
+
+def _buckets(slots: Sequence[Int64s]) -> list[int]:
+    return np.unique(np.concatenate(slots) // BUCKET).tolist() if slots else []
+
+
+def _in_parts(name: str, value: bytes) -> Iterator[tuple[str, bytes]]:
+    """A piece, or, where it is too long for one, its parts and how many these are."""
+    if len(value) < PIECE_BYTES:
+        yield name, _WHOLE + value
+        return
+    parts = [value[begin : begin + PIECE_BYTES] for begin in range(0, len(value), PIECE_BYTES)]
+    for place, part in enumerate(parts):
+        yield f"{name}.{place}", part
+    yield name, _IN_PARTS + len(parts).to_bytes(4, "little")
+
+
+def _joined(piece: Callable[[str], bytes | None], name: str) -> bytes | None:
     packed = piece(name)
     if packed is None:
-        raise StateError(
-            f"the state lacks its piece {name}", hint="delete the state folder: it is restored from the changelog"
-        )
-    return msgspec.msgpack.decode(packed, type=kind)
+        return None
+    if packed[:1] == _WHOLE:
+        return packed[1:]
+    parts = [piece(f"{name}.{place}") for place in range(int.from_bytes(packed[1:], "little"))]
+    if None in parts:
+        raise _lacking(name)
+    return b"".join(part for part in parts if part is not None)
 
 
-def _restore_bucket(windowed: Windowed, names: Names, opened: Open) -> None:
-    devices, accumulators = windowed.devices, windowed.accumulators
-    first = len(devices.names)
-    for name, tags in zip(names.names, names.tags, strict=True):
-        devices.add(name, tuple(tags))
-    progress = np.frombuffer(opened.progress_us, "<i8")
-    devices.progress_us[first : first + len(progress)] = progress
-    if not opened.rows:
-        return
-    slots = _unpacked(opened.columns["slot"], np.int64)
-    windows = _unpacked(opened.columns["window"], np.int64)
-    rows = accumulators.take(slots.tolist(), windows.tolist())
-    for name, packed in opened.columns.items():
-        accumulators.columns[name][rows] = _unpacked(packed, accumulators.columns[name].dtype)
-    for slot, window, row in zip(slots.tolist(), windows.tolist(), rows, strict=True):
-        windowed.open_row(slot, window, row)
+def _whole(piece: Callable[[str], bytes | None], name: str) -> bytes:
+    packed = _joined(piece, name)
+    if packed is None:
+        raise _lacking(name)
+    return packed
 
 
-def _packed(column: Any) -> Any:
-    return column.tolist() if column.dtype == object else column.astype(column.dtype.newbyteorder("<")).tobytes()
-
-
-def _unpacked(packed: Any, dtype: Any) -> Any:
-    if isinstance(packed, bytes):
-        return np.frombuffer(packed, np.dtype(dtype).newbyteorder("<")).astype(dtype)
-    values = np.empty(len(packed), object)
-    values[:] = packed
-    return values
+def _lacking(name: str) -> StateError:
+    return StateError(
+        f"the state lacks its piece {name}", hint="delete the state folder: it is restored from the changelog"
+    )

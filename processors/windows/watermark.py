@@ -1,9 +1,15 @@
 """How far event time is, and which readings are late.
 
 Each device has its own progress (the greatest event time it has sent) and a partition has a clock (the
-greatest of all). A window of a device is closed when its end and grace are not beyond the device's
-progress, nor beyond the clock by ``idle``: a device that falls silent is closed by its neighbours, one that
-comes back from a tunnel with older readings is on time as long as it was not silent for longer than that.
+greatest of all, moved on by the wall clock while the partition is silent). From these follows the horizon of
+a group, and a window of the group is closed when its end and grace are not beyond it:
+
+- clock = device, a group within one device: the device's progress, or the clock less ``idle``. A device that
+  falls silent is closed by its neighbours; one that comes back from a tunnel with older readings is on time as
+  long as it was not silent for longer than that.
+- clock = device, groups of several devices: the progress of the slowest device of the partition that is not
+  idle, or the clock less ``idle``.
+- clock = partition: the furthest device, or the clock less ``idle``.
 
 Whether a reading is late depends on the readings before it, in the order of the partition, and on nothing
 else: not on how they were cut into batches.
@@ -11,56 +17,176 @@ else: not on how they were cut into batches.
 
 from __future__ import annotations
 
+import heapq
+from dataclasses import dataclass, field
+from typing import Literal
+
 import numpy as np
 
 from headrace.batch import Int64s
+from processors.windows.column import Bools
 
 NEVER = -(2**62)
 """The progress of a device, or the clock of a partition, that has sent nothing."""
 
-
-def late(  # noqa: PLR0917 - columns and clocks, each by its name
-    slots: Int64s, ts_us: Int64s, closes_us: Int64s, progress_us: Int64s, clock_us: int, idle_us: int
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of n readings come after their window has closed.
-
-    ``slots``: each reading's device; ``closes_us``: the end plus grace of its window; ``progress_us``: the
-    devices' progress before the batch, by slot; ``clock_us``: the partition's clock before the batch.
-    """
-    furthest = max(clock_us, int(ts_us.max()))
-    # Nothing can be late if nothing would be even after the whole batch, which is the common case.
-    after = np.maximum(progress_us[slots], _greatest_by_slot(slots, ts_us, len(progress_us))[slots])
-    suspect = closes_us <= np.maximum(after, furthest - idle_us)
-    if not suspect.any():
-        return suspect
-    if (ts_us[1:] >= ts_us[:-1]).all():
-        # In order: a window ends after its reading, so nothing before that in the batch can have closed it.
-        return closes_us <= np.maximum(progress_us[slots], clock_us - idle_us)
-    before = np.maximum(_running_max_before(slots, ts_us, progress_us), _clock_before(ts_us, clock_us) - idle_us)
-    return closes_us <= before
+Follows = Literal["device", "slowest", "furthest"]
+"""What the horizon of a stream's groups follows."""
 
 
-def _greatest_by_slot(slots: Int64s, ts_us: Int64s, n: int) -> Int64s:
-    greatest = np.full(n, NEVER, np.int64)
-    np.maximum.at(greatest, slots, ts_us)
-    return greatest
+@dataclass
+class Clocks:
+    """The clocks of one stream over one partition."""
+
+    follows: Follows
+    idle_us: int
+    progress_us: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
+    """by device; longer than there are devices"""
+    clock_us: int = NEVER
+    """the greatest event time, moved on by the wall clock while the partition is silent"""
+    arrived_us: int = NEVER
+    """the wall time at which the clock was last moved"""
+    furthest_us: int = NEVER
+    """the greatest event time"""
+    slowest_us: int = NEVER
+    """how far all devices are that are not idle; never less than it was"""
+    devices: int = 0
+
+    def add_devices(self, devices: int) -> None:
+        """Know so many devices in all."""
+        self.devices = devices
+        if devices > len(self.progress_us):
+            more = max(64, devices - len(self.progress_us), devices // 2)
+            self.progress_us = np.concatenate([self.progress_us, np.full(more, NEVER, np.int64)])
+
+    @property
+    def silent_us(self) -> int:
+        """The horizon of what has fallen silent: the clock less ``idle``."""
+        return self.clock_us - self.idle_us if self.clock_us != NEVER else NEVER
+
+    @property
+    def common_us(self) -> int:
+        """The horizon of all groups alike, where it does not follow each device."""
+        own = self.slowest_us if self.follows == "slowest" else self.furthest_us
+        return max(own, self.silent_us)
+
+    def horizon_us(self, devices: Int64s) -> Int64s:
+        """The horizon of groups of these devices (which do not matter where all have the same)."""
+        if self.follows == "device":
+            return np.maximum(self.progress_us[devices], self.silent_us)
+        return np.full(len(devices), self.common_us, np.int64)
+
+    def before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:
+        """The horizon that each of n readings meets, or None where none can be too late.
+
+        ``devices``: each reading's device; ``until_us``: the horizon at which it would be late. To be called
+        before :meth:`move`.
+        """
+        follows = self.follows
+        furthest = int(ts_us.max())
+        silent = max(self.clock_us, furthest) - self.idle_us
+        if (ts_us[1:] >= ts_us[:-1]).all():
+            # In order: a window ends after its reading, so nothing before that in the batch can have closed it.
+            horizon = self.horizon_us(devices)
+            return horizon if (until_us <= horizon).any() else None
+        # Nothing can be late if nothing would be even after the whole batch, which is the common case.
+        if follows == "device":
+            greatest = np.full(self.devices, NEVER, np.int64)
+            np.maximum.at(greatest, devices, ts_us)
+            own = np.maximum(self.progress_us[devices], greatest[devices])
+            if not (until_us <= np.maximum(own, silent)).any():
+                return None
+            own = running_max_before(devices, ts_us, self.progress_us)
+        elif not (until_us <= max(self.furthest_us, furthest, silent)).any():
+            return None
+        elif follows == "furthest":
+            own = before_each(np.maximum.accumulate(ts_us), self.furthest_us)
+        else:
+            return self._walk(devices, ts_us)[0]
+        clock = before_each(np.maximum.accumulate(ts_us), self.clock_us)
+        return np.maximum(own, np.where(clock == NEVER, NEVER, clock - self.idle_us))
+
+    def move(self, devices: Int64s, ts_us: Int64s, now_us: int) -> None:
+        """Take the readings of a batch that arrived at ``now_us``: every one of them moves the clocks."""
+        furthest = int(ts_us.max())
+        clock = max(self.clock_us, furthest)
+        if self.follows == "slowest":
+            before = self.progress_us[devices]
+            if (before <= clock - self.idle_us).any():
+                # A device that is new, or was idle, holds the others up from its own first reading on.
+                self.slowest_us = self._walk(devices, ts_us)[1]
+        np.maximum.at(self.progress_us, devices, ts_us)
+        self.furthest_us, self.clock_us = max(self.furthest_us, furthest), clock
+        self.arrived_us = max(self.arrived_us, now_us)
+        # As long as the slowest is neither moved nor idle it is the slowest.
+        if self.follows == "slowest" and (int(before.min()) <= self.slowest_us or self.slowest_us <= self.silent_us):
+            self._find_slowest()
+
+    def tick(self, now_us: int) -> bool:
+        """The partition is silent (not behind) at ``now_us``; whether its clock moved on."""
+        if self.clock_us == NEVER or now_us <= self.arrived_us:
+            return False
+        self.clock_us += now_us - self.arrived_us
+        self.arrived_us = now_us
+        if self.follows == "slowest":
+            self._find_slowest()
+        return True
+
+    def _find_slowest(self) -> None:
+        progress = self.progress_us[: self.devices]
+        awake = progress[progress > self.silent_us]
+        slowest = int(awake.min()) if len(awake) else self.silent_us
+        self.slowest_us = max(self.slowest_us, slowest)
+
+    def _walk(self, devices: Int64s, ts_us: Int64s) -> tuple[Int64s, int]:
+        """The horizon before each reading and after all, one after the other: only where that may matter."""
+        touched = np.unique(devices)
+        progress = dict(zip(touched.tolist(), self.progress_us[touched].tolist(), strict=True))
+        untouched = np.ones(self.devices, np.bool_)
+        untouched[devices] = False
+        others = np.sort(self.progress_us[: self.devices][untouched]).tolist()
+        heap = [(us, device) for device, us in progress.items() if us != NEVER]
+        heapq.heapify(heap)
+        clock, slowest, place = self.clock_us, max(self.slowest_us, self.silent_us), 0
+        horizons = np.empty(len(ts_us), np.int64)
+        for i, (device, ts) in enumerate(zip(devices.tolist(), ts_us.tolist(), strict=True)):
+            horizons[i] = slowest
+            clock = max(clock, ts)
+            if ts > progress[device]:
+                progress[device] = ts
+                heapq.heappush(heap, (ts, device))
+            silent = clock - self.idle_us
+            while heap and (heap[0][0] <= silent or heap[0][0] < progress[heap[0][1]]):
+                heapq.heappop(heap)
+            while place < len(others) and others[place] <= silent:
+                place += 1
+            least = min(heap[0][0] if heap else clock, others[place] if place < len(others) else clock)
+            slowest = max(slowest, least if heap or place < len(others) else silent, silent)
+        return horizons, slowest
 
 
-def _clock_before(ts_us: Int64s, clock_us: int) -> Int64s:
-    running = np.maximum.accumulate(ts_us)
-    before = np.empty_like(ts_us)
-    before[0] = clock_us
-    np.maximum(running[:-1], clock_us, out=before[1:])
+def before_each(running: Int64s, first: int) -> Int64s:
+    """A running maximum, as it was before each of its steps."""
+    before = np.empty_like(running)
+    before[0] = first
+    np.maximum(running[:-1], first, out=before[1:])
     return before
 
 
-def _running_max_before(slots: Int64s, ts_us: Int64s, progress_us: Int64s) -> Int64s:
-    """For each reading the greatest time that its device has sent before it."""
-    order = np.argsort(slots, kind="stable")
-    sorted_slots, times = slots[order], ts_us[order]
+def late(until_us: Int64s, before_us: Int64s | None) -> Bools | None:
+    """Which readings are late, given the horizon that each meets; None: none."""
+    if before_us is None:
+        return None
+    is_late: Bools = until_us <= before_us
+    return is_late if is_late.any() else None
+
+
+def running_max_before(devices: Int64s, ts_us: Int64s, progress_us: Int64s) -> Int64s:
+    """For each reading the greatest time that its device (or group) has sent before it."""
+    order = np.argsort(devices, kind="stable")
+    sorted_devices, times = devices[order], ts_us[order]
     first = np.empty(len(order), np.bool_)
     first[0] = True
-    np.not_equal(sorted_slots[1:], sorted_slots[:-1], out=first[1:])
+    np.not_equal(sorted_devices[1:], sorted_devices[:-1], out=first[1:])
     # One running maximum over all devices: each device's times are lifted above those of the one before it.
     # By rank, as the times themselves, lifted a thousand times over, would not fit into 64 bits.
     levels, ranks = np.unique(times, return_inverse=True)
@@ -69,7 +195,7 @@ def _running_max_before(slots: Int64s, ts_us: Int64s, progress_us: Int64s) -> In
     before_sorted = np.empty_like(times)
     before_sorted[1:] = running[:-1]
     before_sorted[first] = NEVER
-    np.maximum(before_sorted, progress_us[sorted_slots], out=before_sorted)
+    np.maximum(before_sorted, progress_us[sorted_devices], out=before_sorted)
     before = np.empty_like(before_sorted)
     before[order] = before_sorted
     return before

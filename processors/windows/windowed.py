@@ -1,271 +1,391 @@
-"""A stream's windows over one partition: readings in, results and counts out."""
+"""A stream's windows over one partition: readings in, results, late readings and counts out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from headrace.batch import Batch, Int64s
-from headrace.expression import Expression, parse
-from headrace.pipeline.model import Pipeline
-from headrace.pipeline.tables import expression_types
-from processors.windows.accumulators import Accumulators, Measure
-from processors.windows.tumbling import Tumbling
-from processors.windows.watermark import NEVER, late
+from headrace.pipeline.model import Count, Event, State
+from processors.windows.column import Bools
+from processors.windows.digest import digests
+from processors.windows.engine import engine_of
+from processors.windows.groups import Devices, Groups, different, group_name
+from processors.windows.late import LateReadings, Reason, late_readings
+from processors.windows.passed import Passed
+from processors.windows.repeats import CORRECTED, REPEATED, Repeats
+from processors.windows.spec import WindowSpec, until_us
+from processors.windows.spoken import Spoken
+from processors.windows.waiting import Readings, Waiting
+from processors.windows.watermark import NEVER, Clocks, before_each, late, running_max_before
 
-BUCKET = 256
-"""How many devices share a piece of state."""
-
-COUNTS = ("read", "windowed", "late", "filtered", "closed")
-
-
-@dataclass(frozen=True)
-class WindowSpec:
-    """What a stream asks for, compiled from the pipeline file."""
-
-    stream: str
-    window: Tumbling
-    measures: tuple[Measure, ...]
-    tags: tuple[str, ...]
-    where: Expression | None
-    grace_us: int
-    idle_us: int
-
-    @classmethod
-    def of(cls, pipeline: Pipeline, name: str) -> WindowSpec:
-        """The spec of a stream of the pipeline file."""
-        stream = pipeline.streams[name]
-        source = pipeline.topics[stream.source]
-        return cls(
-            stream=name,
-            window=Tumbling(int(stream.window.size)),
-            measures=tuple(
-                Measure(field, source.fields[field].type, tuple(aggregates))
-                for field, aggregates in stream.aggregates.items()
-            ),
-            tags=tuple(source.tags),
-            where=None if stream.where is None else parse(stream.where, expression_types(source)),
-            grace_us=int(stream.grace),
-            idle_us=int(stream.idle),
-        )
-
-    def fingerprint(self) -> str:
-        """What a state must have been made with to be of use to this spec."""
-        measures = [(m.field, m.type, m.aggregates) for m in self.measures]
-        return repr((self.window, measures, self.tags))
+COUNTS = ("read", "windowed", "late", "filtered", "repeated", "corrected", "outside", "closed", "in_closed")
 
 
 @dataclass
 class Outcome:
-    """The windows that closed: a batch of results (ts = start; columns end, aggregates, tags, revision), or None."""
+    """What a batch or a tick brings.
+
+    ``results``: the windows that speak (ts = start; columns end, aggregates, tags or ``by``, revision, final),
+    or None. ``late``: the readings that came too late for a window or correct one, where the stream asks for
+    them.
+    """
 
     results: Batch | None = None
+    late: list[LateReadings] = field(default_factory=list)
 
 
 @dataclass
-class Devices:
-    """The devices that a partition has seen, each in a slot."""
+class _Judged:
+    """What became of the readings of a batch, before any window saw them."""
 
-    names: list[str] = field(default_factory=list)
-    slots: dict[str, int] = field(default_factory=dict)
-    tags: list[tuple[Any, ...]] = field(default_factory=list)
-    progress_us: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
-    next_close_us: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
-    open: list[dict[int, int]] = field(default_factory=list)
-    """For each device its open windows: number to accumulator row."""
-
-    def add(self, name: str, tags: tuple[Any, ...]) -> int:
-        """A slot for a device that was never seen before."""
-        slot = self.slots[name] = len(self.names)
-        self.names.append(name)
-        self.tags.append(tags)
-        self.open.append({})
-        if slot >= len(self.progress_us):
-            more = max(64, slot // 2)
-            self.progress_us = np.concatenate([self.progress_us, np.full(more, NEVER, np.int64)])
-            self.next_close_us = np.concatenate([self.next_close_us, np.full(more, 2**62, np.int64)])
-        return slot
+    keep: Bools
+    late: Bools | None = None
+    corrected: Bools | None = None
+    before_us: Int64s | None = None
 
 
-class Pairs:
-    """The different pairs of device and window among n readings, and which of them each reading belongs to."""
+@dataclass
+class Said:
+    """What has been brought so far."""
 
-    __slots__ = ("inverse", "slots", "windows")
-
-    def __init__(self, slots: Int64s, windows: Int64s) -> None:
-        lowest = int(windows.min())
-        span = int(windows.max()) - lowest + 1
-        keys = slots * span + (windows - lowest)
-        reach = int(keys.max()) + 1
-        if reach <= 4 * len(keys):
-            # Few devices and windows: a table is some four times as fast as sorting.
-            table = np.zeros(reach, np.int64)
-            table[keys] = 1
-            found = np.flatnonzero(table)
-            table[found] = np.arange(len(found))
-            self.inverse: Int64s = table[keys]
-        else:
-            found, self.inverse = np.unique(keys, return_inverse=True)
-        self.slots: list[int] = (found // span).tolist()
-        self.windows: list[int] = (found % span + lowest).tolist()
+    spoken: list[Spoken] = field(default_factory=list)
+    late: list[LateReadings] = field(default_factory=list)
 
 
 class Windowed:
-    """The open windows of one stream over one partition."""
+    """The windows of one stream over one partition."""
 
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
-        self.devices = Devices()
-        self.accumulators = Accumulators(spec.measures)
+        self.role = ""
+        """which stage this is, where there are two"""
+        self.alignment = spec.alignment
+        remembered = spec.tags if spec.by is None else tuple(name for name in spec.by if name in spec.topic_tags)
+        self.devices = Devices(remembered)
+        self.groups = None if spec.by is None else Groups(spec.by, spec.key)
+        self.clocks = Clocks(spec.follows, spec.idle_us)
+        self.engine = engine_of(spec)
+        self.waiting = Waiting(several=not spec.of_one_device) if spec.ordered else None
+        self.repeats = Repeats() if spec.drop_repeats else None
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
-        self.clock_us = NEVER
-        """The partition's clock: the greatest event time, moved on by the wall clock while it is silent."""
-        self.arrived_us = NEVER
-        """The wall time at which the clock was last moved."""
-        self.rows_of_window: dict[int, list[int]] = {}
-        self.changed: set[int] = set()
-        self.renamed: set[int] = set()
+        self._silence_ends = isinstance(spec.window, State | Event | Count)
+        self._seen: Int64s = np.empty(0, np.int64)
+        self.touched: list[Int64s] = []
+        """The groups whose windows have changed since the state was last written, and the devices that moved."""
+        self.moved: list[Int64s] = []
+        self._said_us = NEVER
+        """The wall time at which windows last spoke provisionally."""
+
+    # ---- readings and time come
 
     def add(self, batch: Batch, now_us: int) -> Outcome:
-        """Take the readings of a batch that arrived at ``now_us``, in their order; the windows that close."""
+        """Take the readings of a batch that arrived at ``now_us``, in their order; what that brings."""
         if not len(batch):
             return Outcome()
-        spec, devices, counts = self.spec, self.devices, self.counts
-        slots = self._slots(batch)
-        windows = spec.window.numbers(batch.ts_us)
-        pairs = Pairs(slots, windows)
-        closes = spec.window.end_us(windows) + spec.grace_us
-        is_late = late(slots, batch.ts_us, closes, devices.progress_us, self.clock_us, spec.idle_us)
-        keep = ~is_late
-        counts["read"] += len(batch)
-        if spec.where is not None:
-            passed = spec.where.mask(batch)
-            counts["filtered"] += len(batch) - int(np.count_nonzero(passed))
-            is_late &= passed
-            keep &= passed
-        counts["late"] += int(np.count_nonzero(is_late))
-        kept = int(np.count_nonzero(keep))
-        counts["windowed"] += kept
-        # Every reading moves the clocks, the filtered ones too: they say how far event time is.
-        np.maximum.at(devices.progress_us, slots, batch.ts_us)
-        self.clock_us = max(self.clock_us, int(batch.ts_us.max()))
-        self.arrived_us = max(self.arrived_us, now_us)
-        touched = np.array(sorted(set(pairs.slots)), np.int64)
-        self.changed.update({slot // BUCKET for slot in pairs.slots})
-        if kept:
-            if kept < len(batch):
-                places = np.flatnonzero(keep)
-                batch, pairs = batch.take(places), Pairs(slots[places], windows[places])
-            self.accumulators.fold(self._rows(pairs), batch)
-        due = touched[devices.next_close_us[touched] <= devices.progress_us[touched]]
-        return self._close(self._due_by_device(due) + self._due_by_clock())
+        said = Said()
+        self._add(batch, now_us, said)
+        return self._outcome(said, now_us)
+
+    def _add(self, batch: Batch, now_us: int, said: Said) -> None:
+        self.counts["read"] += len(batch)
+        self.spec.compute(batch)
+        rest: Batch | None = batch
+        while rest is not None:
+            rest = self._take(rest, now_us, said)
 
     def tick(self, now_us: int) -> Outcome:
         """The partition is silent (not behind) at ``now_us``: its clock moves on with the wall clock."""
-        if self.clock_us == NEVER or now_us <= self.arrived_us:
-            return Outcome()
-        self.clock_us += now_us - self.arrived_us
-        self.arrived_us = now_us
-        return self._close(self._due_by_clock())
+        said = Said()
+        if self.clocks.tick(now_us):
+            self._advance(np.empty(0, np.int64), said)
+        return self._outcome(said, now_us)
 
-    def _slots(self, batch: Batch) -> Int64s:
-        devices = self.devices
-        try:
-            known = list(map(devices.slots.__getitem__, batch.devices))
-        except KeyError:
-            for name in dict.fromkeys(batch.devices):
-                if name not in devices.slots:
-                    slot = devices.add(name, (None,) * len(self.spec.tags))
-                    self.renamed.add(slot // BUCKET)
-            known = list(map(devices.slots.__getitem__, batch.devices))
-        slots = np.array(known, np.int64)
-        if self.spec.tags:
-            self._note_tags(batch, slots)
-        return slots
+    def _take(self, batch: Batch, now_us: int, said: Said) -> Batch | None:
+        """Take the batch, or its beginning; the rest of it."""
+        spec, clocks = self.spec, self.clocks
+        devices = self.devices.slots_of(batch)
+        clocks.add_devices(len(self.devices))
+        slots = devices if self.groups is None else self.groups.slots_of(batch, self.devices, devices)
+        self._add_groups()
+        until = until_us(spec, self.alignment, batch.ts_us)
+        before = clocks.before(devices, batch.ts_us, until if not self._overlapping else self._first_end(batch.ts_us))
+        rest, place = None, 0
+        if self._overlapping and before is not None:
+            place = self._where_closed(devices, batch, before)
+        elif self._silence_ends:
+            place = self._where_silent(slots, batch.ts_us)
+        if place:
+            every = np.arange(len(batch))
+            batch, rest = batch.take(every[:place]), batch.take(every[place:])
+            slots, devices, until = slots[:place], devices[:place], until[:place]
+            before = None if before is None else before[:place]
+        self.devices.note_tags(batch, devices)
+        judged = self._judge(batch, devices, until, before)
+        groups = different(slots)
+        self.begin(groups)
+        if spec.late != "drop":
+            self._note_late(batch, slots, judged, said)
+        clocks.move(devices, batch.ts_us, now_us)
+        if self.groups is None:
+            self.moved.append(groups)
+        else:
+            self.moved.append(different(devices))
+            if self._silence_ends:
+                np.maximum.at(self._seen, slots, batch.ts_us)
+                self.touched.append(groups)
+        self._keep(batch, slots, devices, judged.keep, said)
+        if self.groups is not None and clocks.follows == "device":
+            groups = self.groups.of_devices(devices)
+        self._advance(groups, said)
+        if self.repeats is not None and self.repeats.wants_pruning:
+            self.repeats.prune(self._still)
+        return rest
 
-    def _note_tags(self, batch: Batch, slots: Int64s) -> None:
-        """Keep what each device last says of its tags."""
-        last = len(slots) - 1 - np.unique(slots[::-1], return_index=True)[1]
-        carried: dict[str, dict[int, Any]] = {}
-        for place in last.tolist():
-            slot = int(slots[place])
-            known = self.devices.tags[slot]
-            said = tuple(batch.value(tag, place) for tag in self.spec.tags)
-            if None in said:
-                # An earlier reading of the batch may carry what the last one leaves out.
-                for tag in self.spec.tags:
-                    if tag not in carried:
-                        pairs = zip(slots.tolist(), batch.column(tag), strict=True)
-                        carried[tag] = {slot: value for slot, value in pairs if value is not None}
-                said = tuple(carried[tag].get(slot) for tag in self.spec.tags)
-            if said != known:
-                merged = tuple(old if new is None else new for old, new in zip(known, said, strict=True))
-                if merged != known:
-                    self.devices.tags[slot] = merged
-                    self.renamed.add(slot // BUCKET)
+    def _add_groups(self) -> None:
+        count = len(self.groups if self.groups is not None else self.devices)
+        self.engine.add_groups(count)
+        if self.groups is not None and self._silence_ends and count > len(self._seen):
+            more = max(64, count - len(self._seen), count // 2)
+            self._seen = np.concatenate([self._seen, np.full(more, NEVER, np.int64)])
 
-    def _rows(self, pairs: Pairs) -> Int64s:
-        """The accumulator row of each reading, opened where there was none."""
-        open_windows = self.devices.open
-        rows = [open_windows[s].get(w, -1) for s, w in zip(pairs.slots, pairs.windows, strict=True)]
-        fresh = [place for place, row in enumerate(rows) if row < 0]
-        if fresh:
-            taken = self.accumulators.take([pairs.slots[p] for p in fresh], [pairs.windows[p] for p in fresh])
-            for place, row in zip(fresh, taken, strict=True):
-                rows[place] = row
-                self.open_row(pairs.slots[place], pairs.windows[place], row)
-        return np.array(rows, np.int64)[pairs.inverse]
+    @property
+    def _seen_us(self) -> Int64s:
+        """For each group the greatest time of its readings."""
+        if self.groups is None:
+            return self.clocks.progress_us[: len(self.devices)]
+        return self._seen[: len(self.groups)]
 
-    def open_row(self, slot: int, window: int, row: int) -> None:
-        """Know an accumulator row as a device's open window."""
-        self.devices.open[slot][window] = row
-        self.rows_of_window.setdefault(window, []).append(row)
-        closes = int(self._closes(window))
-        self.devices.next_close_us[slot] = min(self.devices.next_close_us[slot], closes)
+    def packed(self, first: int, last: int) -> dict[str, Any]:
+        """What is open of the groups from ``first`` up to ``last``, for MessagePack."""
+        packed = self.engine.packed(first, last)
+        if len(self._seen):
+            packed["seen_us"] = self._seen[first:last].astype("<i8").tobytes()
+        return packed
 
-    def _closes(self, window: int) -> int:
-        return self.spec.window.end_of(window) + self.spec.grace_us
+    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:
+        """Take up what was packed of the groups from ``first`` on."""
+        if "seen_us" in packed:
+            seen = np.frombuffer(packed["seen_us"], "<i8")
+            self._seen[first : first + len(seen)] = seen
+        self.engine.unpack(packed, dtypes)
 
-    def _due_by_device(self, slots: Int64s) -> list[int]:
-        """The open rows of these devices that their own progress closes."""
-        due = []
-        for slot in slots.tolist():
-            progress = int(self.devices.progress_us[slot])
-            due += [row for window, row in self.devices.open[slot].items() if self._closes(window) <= progress]
-        return due
+    def add_groups(self) -> None:
+        """Make room for all groups that there are, and know what they have passed."""
+        self._add_groups()
+        count = len(self.groups if self.groups is not None else self.devices)
+        if count:
+            self.begin(np.arange(count))
 
-    def _due_by_clock(self) -> list[int]:
-        """The open rows of devices that have fallen silent."""
-        limit = self.clock_us - self.spec.idle_us
-        passed = [window for window in self.rows_of_window if self._closes(window) <= limit]
-        columns, due = self.accumulators.columns, []
-        for window in passed:
-            for row in self.rows_of_window.pop(window):
-                # A row may have been closed by its device meanwhile, and even be another window's by now.
-                if self.accumulators.live[row] and columns["window"][row] == window:
-                    due.append(row)
-        return due
+    def begin(self, groups: Int64s) -> None:
+        """Know what these groups have passed before readings of theirs are taken."""
+        self.engine.begin(groups, self._passed())
 
-    def _close(self, due: Sequence[int]) -> Outcome:
-        if not due:
-            return Outcome()
-        columns, devices = self.accumulators.columns, self.devices
-        rows = np.array(list(set(due)), np.int64)
-        rows = rows[np.lexsort((columns["slot"][rows], columns["window"][rows]))]
-        slots, windows = columns["slot"][rows].tolist(), columns["window"][rows]
-        results = self.accumulators.results(rows)
-        results["end"] = self.spec.window.end_us(windows).tolist()
-        results["revision"] = [0] * len(rows)
-        for place, tag in enumerate(self.spec.tags):
-            results[tag] = [devices.tags[slot][place] for slot in slots]
-        for slot, window in zip(slots, windows.tolist(), strict=True):
-            del devices.open[slot][window]
-            left = devices.open[slot]
-            devices.next_close_us[slot] = self._closes(min(left)) if left else 2**62
-            self.changed.add(slot // BUCKET)
-        self.accumulators.give_back(rows.tolist())
-        self.counts["closed"] += len(rows)
-        return Outcome(Batch([devices.names[slot] for slot in slots], self.spec.window.start_us(windows), results))
+    @property
+    def _overlapping(self) -> bool:
+        return self.alignment is not None and self.alignment.overlapping and self.waiting is None
+
+    def _first_end(self, ts_us: Int64s) -> Int64s:
+        """The horizon at which the first window of each reading has closed."""
+        assert self.alignment is not None  # noqa: S101 - only asked where windows overlap along event time
+        return self.alignment.first_end(self.alignment.panes(ts_us), ts_us) + self.spec.grace_us
+
+    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:
+        """The first reading that is too late for a window which other readings of the batch are to close; or 0.
+
+        Panes do not tell the readings apart that came before their first window closed from those that came
+        after, so that window must have spoken by then.
+        """
+        assert self.alignment is not None  # noqa: S101 - only asked where windows overlap along event time
+        grace_us = self.spec.grace_us
+        passed = self.clocks.horizon_us(devices) - grace_us
+        ends = self.alignment.first_end(self.alignment.panes(batch.ts_us), passed)
+        missed = ends + grace_us <= before_us
+        return int(np.argmax(missed)) if missed.any() else 0
+
+    def _where_silent(self, slots: Int64s, ts_us: Int64s) -> int:
+        """The first reading of a group that was silent before it, so that its window must end first; or 0."""
+        clocks, wait_us = self.clocks, self.spec.idle_us + self.spec.grace_us
+        seen = self._seen_us
+        silent = max(clocks.clock_us, int(ts_us.max())) - wait_us
+        earlier = seen[slots]
+        if not ((ts_us < silent) | ((earlier < silent) & (earlier != NEVER))).any():
+            return 0
+        before = running_max_before(slots, ts_us, seen)
+        ended = (before != NEVER) & (before < before_each(np.maximum.accumulate(ts_us), clocks.clock_us) - wait_us)
+        ended[0] = False
+        return int(np.argmax(ended))
+
+    def _judge(self, batch: Batch, devices: Int64s, until: Int64s, before: Int64s | None) -> _Judged:
+        """Tell late, repeated, corrected and filtered readings from those to be kept, and count them."""
+        counts, n = self.counts, len(batch)
+        is_late = late(until, before)
+        passes = self.spec.where.mask(batch) if self.spec.where is not None else None
+        judged = _Judged(np.ones(n, np.bool_) if is_late is None else ~is_late, is_late, None, before)
+        if self.repeats is not None:
+            self._sift(batch, devices, judged, passes)
+        if passes is not None:
+            filtered = ~passes
+            if judged.corrected is not None:
+                filtered &= ~judged.corrected
+            counts["filtered"] += int(np.count_nonzero(filtered))
+            judged.keep &= passes
+            if judged.late is not None:
+                judged.late = judged.late & passes
+        if judged.late is not None:
+            counts["late"] += int(np.count_nonzero(judged.late))
+        return judged
+
+    def _sift(self, batch: Batch, devices: Int64s, judged: _Judged, passes: Bools | None) -> None:
+        assert self.repeats is not None  # noqa: S101 - only asked where repeats are dropped
+        digest = digests(self.spec.said_columns(batch), len(batch))
+        progress = self.clocks.progress_us[: self.clocks.devices]
+        if judged.late is None:
+            verdicts = self.repeats.sift(devices, batch.ts_us, digest, progress)
+            if not verdicts.any():
+                return
+            repeated, corrected = verdicts == REPEATED, verdicts == CORRECTED
+        else:
+            places = np.flatnonzero(judged.keep)
+            verdicts = self.repeats.sift(devices[places], batch.ts_us[places], digest[places], progress)
+            if not verdicts.any():
+                return
+            repeated, corrected = np.zeros(len(batch), np.bool_), np.zeros(len(batch), np.bool_)
+            repeated[places], corrected[places] = verdicts == REPEATED, verdicts == CORRECTED
+        judged.keep &= ~(repeated | corrected)
+        judged.corrected = corrected
+        if passes is not None:
+            repeated &= passes
+        self.counts["repeated"] += int(np.count_nonzero(repeated))
+        self.counts["corrected"] += int(np.count_nonzero(corrected))
+
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, keep: Bools, said: Said) -> None:
+        """Give the readings that are kept to the windows, or let them wait."""
+        kept = int(np.count_nonzero(keep))
+        if not kept:
+            return
+        readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
+        if kept < len(batch):
+            readings = readings.take(np.flatnonzero(keep))
+        if self.waiting is None:
+            self._window(readings, said)
+        else:
+            self.waiting.put(readings)
+            self.touched.append(readings.slots)
+
+    def _window(self, readings: Readings, said: Said) -> None:
+        spoken, outside = self.engine.take(readings)
+        self.counts["windowed"] += len(readings) - outside
+        self.counts["outside"] += outside
+        self.touched.append(different(readings.slots))
+        said.spoken.append(spoken)
+
+    def _advance(self, groups: Int64s, said: Said) -> None:
+        """Take from what waits what may be taken now, and close what is over."""
+        passed = self._passed()
+        if self.waiting is not None and len(self.waiting):
+            every = passed.of(np.arange(len(self.groups if self.groups is not None else self.devices)))
+            released = self.waiting.release(every, self.devices.names)
+            if released is not None:
+                self._window(released, said)
+                groups = np.union1d(groups, released.slots)
+        spoken = self.engine.advance(groups, passed)
+        if len(spoken):
+            self.touched.append(spoken.slots)
+            said.spoken.append(spoken)
+
+    def _passed(self) -> Passed:
+        clocks, grace_us = self.clocks, self.spec.grace_us
+        device = None if self.groups is None else self.groups.device
+        shared = clocks.follows != "device"
+
+        def of(groups: Int64s) -> Int64s:
+            devices = groups if device is None or shared else np.array(device, np.int64)[groups]
+            return clocks.horizon_us(devices) - grace_us
+
+        return Passed(of, clocks.silent_us - grace_us, clocks.common_us - grace_us if shared else None, self._seen_us)
+
+    def _still(self, devices: Int64s, ts_us: Int64s) -> Bools:
+        still: Bools = until_us(self.spec, self.alignment, ts_us) > self.clocks.horizon_us(devices)
+        return still
+
+    def prune(self) -> None:
+        """Forget the repeats of readings whose windows have closed."""
+        if self.repeats is not None:
+            self.repeats.prune(self._still)
+
+    # ---- windows speak
+
+    def _note_late(self, batch: Batch, slots: Int64s, judged: _Judged, said: Said) -> None:
+        chosen: dict[Reason, Bools] = {}
+        if judged.corrected is not None:
+            chosen["corrected"] = judged.corrected
+        if judged.late is not None:
+            chosen["late"] = judged.late
+        if self.spec.late == "heal" and self._overlapping and judged.before_us is not None:
+            # What is in time for some of its windows is missing from the others all the same.
+            missing = judged.keep & (self._first_end(batch.ts_us) <= judged.before_us)
+            chosen["late"] = missing if judged.late is None else missing | judged.late
+        if any(mask.any() for mask in chosen.values()):
+            names = self.group_names(slots)
+            said.late.append(late_readings(self.spec, self.alignment, batch, names, chosen, judged.before_us))
+
+    def _outcome(self, said: Said, now_us: int) -> Outcome:
+        final = Spoken.joined(said.spoken)
+        if len(final):
+            self.counts["closed"] += len(final)
+            self.counts["in_closed"] += sum(final.results["count"])
+        provisional = Spoken.none()
+        emit_us = self.spec.emit_us
+        if emit_us is None:
+            self.engine.forget_changes()
+        elif now_us - self._said_us >= emit_us:
+            provisional = self.engine.provisional()
+            if len(provisional) or emit_us:
+                self._said_us = now_us
+        results = None
+        if len(final) or len(provisional):
+            results = self._results(Spoken.joined([final, provisional]), len(final))
+        return Outcome(results, said.late)
+
+    def _results(self, spoken: Spoken, final: int) -> Batch:
+        columns: dict[str, list[Any]] = dict(spoken.results)
+        slots = spoken.slots.tolist()
+        columns["end"] = spoken.ends_us.tolist()
+        columns["revision"] = [0] * len(slots)
+        columns["final"] = [True] * final + [False] * (len(slots) - final)
+        if self.groups is None:
+            for place, tag in enumerate(self.spec.tags):
+                columns[tag] = [self.devices.tags[slot][place] for slot in slots]
+        else:
+            for place, name in enumerate(self.spec.by or ()):
+                columns[name] = [self.groups.values[slot][place] for slot in slots]
+        return Batch(self.group_names(spoken.slots), spoken.starts_us, columns)
+
+    def group_names(self, slots: Int64s) -> list[str]:
+        """What results call these groups."""
+        if self.groups is None:
+            return [self.devices.names[slot] for slot in slots.tolist()]
+        return [group_name(self.groups.values[slot][: len(self.spec.by or ())]) for slot in slots.tolist()]
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the state has beside that of all windows."""
+        return {}
+
+    def take_extra(self, extra: dict[str, Any]) -> None:
+        """Take up what :attr:`extra` was."""
+
+    @property
+    def gauges(self) -> Mapping[str, int]:
+        """What is open now, beside the counts of what was."""
+        return {
+            "open": self.engine.open_windows(),
+            "in_open": self.engine.open_readings(),
+            "waiting": 0 if self.waiting is None else len(self.waiting),
+            "devices": len(self.devices),
+            "remembered": 0 if self.repeats is None else len(self.repeats),
+        }

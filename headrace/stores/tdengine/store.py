@@ -158,7 +158,8 @@ class TDengineStore:
 
     def total(self, table: Table, column: str) -> int:
         """See the port."""
-        found = self._connection.query(f"SELECT SUM({quoted(column)}) FROM {quoted(supertable(table.name))}")
+        name = quoted(supertable(table.name))
+        found = self._connection.query(f"SELECT SUM({quoted(column)}) FROM {name} WHERE {quoted('final')} = true")
         return int(found[0][0] or 0) if found else 0
 
     def tail(self, table: Table, *, backlog: int) -> TDengineTail:

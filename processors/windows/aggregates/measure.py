@@ -1,0 +1,32 @@
+"""What a stream asks for of one field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.pipeline.model import Aggregate, FieldType
+from processors.windows.column import DTYPES
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is aggregated of one field."""
+
+    field: str
+    type: FieldType
+    aggregates: tuple[Aggregate, ...]
+
+    @property
+    def dtype(self) -> Any:
+        """The numpy type that the field's values are kept in."""
+        return DTYPES.get(self.type, object)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are int64, so that sums and differences are exact."""
+        return self.type in ("int", "time")
+
+    def asks(self, *aggregates: Aggregate) -> bool:
+        """Whether one of these is among its aggregates."""
+        return any(aggregate in self.aggregates for aggregate in aggregates)

@@ -1,0 +1,166 @@
+"""The devices that a partition has seen, and the groups that a stream makes of their readings, each in a slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from headrace.batch import Batch, Int64s
+
+
+class Devices:
+    """Names, and what each device last said of the tags that are remembered."""
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self.remembered = tuple(tags)
+        self.names: list[str] = []
+        self.slots: dict[str, int] = {}
+        self.tags: list[tuple[Any, ...]] = []
+        self.renamed: set[int] = set()
+        """the devices that are new, or say something else of their tags, since this was last cleared"""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, name: str, tags: tuple[Any, ...]) -> int:
+        """A slot for a device that was never seen before."""
+        slot = self.slots[name] = len(self.names)
+        self.names.append(name)
+        self.tags.append(tags)
+        self.renamed.add(slot)
+        return slot
+
+    def slots_of(self, batch: Batch) -> Int64s:
+        """The slot of each reading's device; new devices get theirs."""
+        try:
+            known = list(map(self.slots.__getitem__, batch.devices))
+        except KeyError:
+            for name in dict.fromkeys(batch.devices):
+                if name not in self.slots:
+                    self.add(name, (None,) * len(self.remembered))
+            known = list(map(self.slots.__getitem__, batch.devices))
+        return np.array(known, np.int64)
+
+    def note_tags(self, batch: Batch, slots: Int64s) -> None:
+        """Keep what each device last says of its tags."""
+        if not self.remembered:
+            return
+        last = len(slots) - 1 - np.unique(slots[::-1], return_index=True)[1]
+        carried: dict[str, dict[int, Any]] = {}
+        for place in last.tolist():
+            slot = int(slots[place])
+            known = self.tags[slot]
+            said = tuple(batch.value(tag, place) for tag in self.remembered)
+            if None in said:
+                # An earlier reading of the batch may carry what the last one leaves out.
+                for tag in self.remembered:
+                    if tag not in carried:
+                        pairs = zip(slots.tolist(), batch.column(tag), strict=True)
+                        carried[tag] = {slot: value for slot, value in pairs if value is not None}
+                said = tuple(carried[tag].get(slot) for tag in self.remembered)
+            if said != known:
+                merged = tuple(old if new is None else new for old, new in zip(known, said, strict=True))
+                if merged != known:
+                    self.tags[slot] = merged
+                    self.renamed.add(slot)
+
+    def tag_column(self, batch: Batch, slots: Int64s, tag: str) -> list[Any]:
+        """A tag of each reading; where it leaves it out, what its device said last before it."""
+        said = batch.column(tag)
+        if None not in said:
+            return said
+        place = self.remembered.index(tag)
+        known: dict[int, Any] = {}
+        filled = []
+        for slot, value in zip(slots.tolist(), said, strict=True):
+            if value is not None:
+                known[slot] = value
+            filled.append(known.get(slot, self.tags[slot][place]))
+        return filled
+
+
+class Groups:
+    """Groups by something else than the device alone: each a tuple of values."""
+
+    def __init__(self, by: Sequence[str], key: str) -> None:
+        self.by = tuple(by)
+        self._key = key
+        self.values: list[tuple[Any, ...]] = []
+        self.device: list[int] = []
+        """of each group the device that was first seen in it: its only one, where the groups are within devices"""
+        self.slots: dict[tuple[Any, ...], int] = {}
+        self.written = 0
+        """how many of them the state has"""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def add(self, values: tuple[Any, ...], device: int) -> int:
+        """A slot for a group that was never seen before."""
+        slot = self.slots[values] = len(self.values)
+        self.values.append(values)
+        self.device.append(device)
+        return slot
+
+    def of_devices(self, devices: Int64s) -> Int64s:
+        """All groups within these devices (n slots), where groups are within devices.
+
+        A device moves all of them on, those too that have no reading now: else what such a group has passed
+        meanwhile would be taken for what it had no reading in when its next one comes.
+        """
+        device = np.array(self.device, np.int64)
+        marks = np.zeros(max(int(device.max()), int(devices.max())) + 1, np.bool_)
+        marks[devices] = True
+        return np.flatnonzero(marks[device])
+
+    def slots_of(self, batch: Batch, devices: Devices, device_slots: Int64s) -> Int64s:
+        """The slot of each reading's group; new groups get theirs. To be asked before tags are noted."""
+        if not self.by:
+            if not self.values and len(batch):
+                self.add((), int(device_slots[0]))
+            return np.zeros(len(batch), np.int64)
+        columns = [
+            devices.tag_column(batch, device_slots, name) if name in devices.remembered else batch.column(name)
+            for name in self.by
+        ]
+        keys = list(zip(*columns, strict=True))
+        try:
+            known = list(map(self.slots.__getitem__, keys))
+        except KeyError:
+            for key, device in zip(keys, device_slots.tolist(), strict=True):
+                if key not in self.slots:
+                    self.add(key, device)
+            known = list(map(self.slots.__getitem__, keys))
+        return np.array(known, np.int64)
+
+
+def different(slots: Int64s) -> Int64s:
+    """The different ones of n slots."""
+    greatest = int(slots.max())
+    if greatest > 8 * len(slots):
+        return np.unique(slots)
+    marks = np.zeros(greatest + 1, np.bool_)
+    marks[slots] = True
+    return np.flatnonzero(marks)
+
+
+def group_name(values: Sequence[Any]) -> str:
+    r"""What a result calls a group: its values, joined by ``/``; ``all`` for the one group of everything.
+
+    >>> group_name(("Lyon", 3)), group_name(()), group_name((None, "a/b"))
+    ('Lyon/3', 'all', '-/a\\/b')
+    """
+    if not values:
+        return "all"
+    return "/".join(_written(value) for value in values)
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = str(value).replace("\\", "\\\\").replace("/", "\\/")
+    return "\\-" if text == "-" else text

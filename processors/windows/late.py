@@ -1,0 +1,67 @@
+"""Late and corrected readings, with the bounds of the windows that they are missing from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from headrace.batch import Batch, Int64s
+from headrace.pipeline.model import Session, Sliding
+from processors.windows.alignment import Alignment
+from processors.windows.column import Bools
+from processors.windows.spec import WindowSpec
+from processors.windows.watermark import NEVER
+
+Reason = Literal["late", "corrected"]
+
+_FOR_EVER = 2**62 - 1
+
+
+@dataclass(frozen=True)
+class LateReadings:
+    """``n`` readings that came too late for a window, or correct what it has.
+
+    ``readings`` in their order, ``groups``: what results call each one's group, ``reasons``. ``windows``:
+    for each window that lacks one, the reading's place among the n, its start and end (µs).
+    """
+
+    readings: Batch
+    groups: list[str]
+    reasons: list[Reason]
+    windows: tuple[Int64s, Int64s, Int64s]
+
+
+def late_readings(  # noqa: PLR0917 - a batch and what was found of it, each by its name
+    spec: WindowSpec,
+    alignment: Alignment | None,
+    batch: Batch,
+    groups: list[str],
+    chosen: dict[Reason, Bools],
+    before_us: Int64s | None,
+) -> LateReadings:
+    """The readings ``chosen`` for a reason, and the windows that lack them.
+
+    ``before_us``: the horizon that each reading of the batch met. Of windows that readings make (session,
+    sliding) the bounds are those of all that the reading could belong to; of state, count and event windows,
+    whose bounds one reading can move without limit, the reading's own time.
+    """
+    places = np.concatenate([np.flatnonzero(mask) for mask in chosen.values()])
+    reasons: list[Reason] = [reason for reason, mask in chosen.items() for _ in range(int(np.count_nonzero(mask)))]
+    order = np.argsort(places, kind="stable")
+    places, reasons = places[order], [reasons[place] for place in order.tolist()]
+    ts_us = batch.ts_us[places]
+    if alignment is not None:
+        upto = np.full(len(places), _FOR_EVER, np.int64)
+        if before_us is not None and not spec.ordered:
+            missed = np.array([reason == "late" for reason in reasons], np.bool_)
+            upto[missed] = before_us[places[missed]] - spec.grace_us
+        windows = alignment.windows(alignment.panes(ts_us), np.full(len(places), NEVER, np.int64), upto)
+    else:
+        window = spec.window
+        reach = int(window.size) if isinstance(window, Sliding) else 0
+        if isinstance(window, Session):
+            reach = int(window.gap)
+        windows = np.arange(len(places)), ts_us - reach, ts_us + reach
+    return LateReadings(batch.take(places), [groups[place] for place in places.tolist()], reasons, windows)

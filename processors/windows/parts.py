@@ -1,0 +1,86 @@
+"""What one partition hands on of groups that span partitions, and how far it is: the messages between both stages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from headrace.batch import Batch, Int64s
+
+VERSION = 1
+
+NUMBER = " number"
+"""A column beside the fields: the how manieth reading of its partition each one is. No field is called so."""
+
+
+class Panes(msgspec.Struct):
+    """Partial aggregates of ``n`` panes: of which group (a place in ``groups``), where it starts, what it holds.
+
+    What a partition says of a pane replaces what it said of it before.
+    """
+
+    groups: list[list[Any]]
+    group: bytes
+    pane: bytes
+    partials: dict[str, Any]
+
+
+class Kept(msgspec.Struct):
+    """``n`` readings that are neither late nor repeated nor filtered, as columns.
+
+    ``numbers``: the how manieth of its partition each one is, counted since the offset ``since``. A partition that
+    is read again from its last checkpoint hands on the same readings with the same numbers.
+    """
+
+    devices: list[str]
+    ts_us: bytes
+    columns: dict[str, list[Any]]
+    since: int
+    numbers: bytes
+
+
+class Part(msgspec.Struct, omit_defaults=True):
+    """A message of one source partition: what it hands on, and how far it is after that.
+
+    ``source`` of ``sources`` partitions; ``horizon_us``: how far all its devices are that are not idle;
+    ``clock_us``: its clock; ``silent``: it has nothing more for now (and is not behind). Both times are
+    :data:`~processors.windows.watermark.NEVER` for a partition that has never had a reading.
+    """
+
+    source: int
+    sources: int
+    horizon_us: int
+    clock_us: int
+    silent: bool
+    panes: Panes | None = None
+    kept: Kept | None = None
+    version: int = VERSION
+    made_by: str = ""
+    """which declaration of the stream: a short digest"""
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Part).decode
+
+
+def times_of(packed: bytes) -> Int64s:
+    """An array that was packed by :func:`packed_times`."""
+    return np.frombuffer(packed, "<i8").astype(np.int64)
+
+
+def packed_times(column: Int64s) -> bytes:
+    """An int64 array as little-endian bytes."""
+    return column.astype("<i8").tobytes()
+
+
+def kept_of(batch: Batch, columns: dict[str, list[Any]], since: int) -> Kept:
+    """Readings to be handed on, with these columns; their numbers are in the batch."""
+    numbers = np.array(batch.column(NUMBER), np.int64)
+    return Kept(batch.devices, packed_times(batch.ts_us), columns, since, packed_times(numbers))
+
+
+def batch_of(kept: Kept, key: str) -> Batch:
+    """Readings that were handed on; the device is a column, too, called ``key``."""
+    return Batch(kept.devices, times_of(kept.ts_us), {**kept.columns, key: kept.devices})

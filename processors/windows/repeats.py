@@ -1,0 +1,349 @@
+"""Readings that were sent before: recognised exactly, at 12 bytes a reading and few searches.
+
+A reading is remembered as a key of 63 bits, its device's slot above the low bits of its time, and the digest of what
+it says. The high bits of the time are the key's era: with up to 65,536 slots an era is four years long, and with a
+million of them 101 days, so there is mostly one.
+
+Keys lie in sorted chunks, in the order in which they came. A batch makes a small chunk; small ones are merged into
+larger ones, each reading about once per factor of sixteen, until they are as large as a piece of state may be. So
+a chunk is also what is written, and what is written grows with what is new. A chunk is never changed: what is merged
+or thinned out becomes a new one, and the pieces of the old ones are deleted.
+
+Readings beyond their device's progress cannot have been seen before, so most batches search nothing; the others
+search the chunks whose times overlap those of their older readings, which are most often the last ones.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.batch import Int64s
+from headrace.errors import StateError
+from processors.windows import chunks as sizes
+from processors.windows.chunks import ENTRY_BYTES, Chunk, Era
+from processors.windows.column import Bools
+from processors.windows.digest import Digests
+
+FRESH, REPEATED, CORRECTED = 0, 1, 2
+"""A reading's device and time were not seen before; seen, saying the same; seen, saying something else."""
+
+Verdicts = NDArray[np.uint8]
+Still = Callable[[Int64s, Int64s], Bools]
+"""Of readings (slots, ts_us) which would still be accepted."""
+
+VERSION = 1
+INDEX = "seen"
+
+_CHUNK_BYTES = 512
+"""What a chunk takes besides its entries (measured: objects, array headers, names)."""
+_PRUNED_AT_LEAST = 32_768
+_FEWEST_BITS = 16
+
+
+class Index(msgspec.Struct):
+    """The piece that says which others there are (int64 bytes), in their order, and how the next is named.
+
+    ``unused``: those that are being deleted, as that may be cut short.
+    """
+
+    version: int
+    bits: int
+    next: int
+    pieces: bytes
+    unused: bytes
+
+
+class Piece(msgspec.Struct):
+    """A chunk: how many bits of a key are the slot's, its era, the keys (int64 bytes) and digests (uint32 bytes)."""
+
+    bits: int
+    era: int
+    keys: bytes
+    digests: bytes
+
+
+class Repeats:
+    """The readings that were seen and would still be accepted, each by its device's slot, time and digest."""
+
+    def __init__(self) -> None:
+        self._eras: dict[int, Era] = {}
+        self._entries = 0
+        self._entries_pruned = 0
+        """How many there were left after the last thorough pruning; goes down slowly when there are fewer."""
+        self._next = 0
+        self._written: list[int] = []
+        self._unused: list[int] = []
+        """Pieces that were written and are to be deleted."""
+        self._lay_out(_FEWEST_BITS)
+
+    def __len__(self) -> int:
+        return self._entries
+
+    @property
+    def nbytes(self) -> int:
+        """The memory taken: 12 bytes an entry, and some for each chunk."""
+        return self._entries * ENTRY_BYTES + _CHUNK_BYTES * sum(len(era.chunks) for era in self._eras.values())
+
+    # Recognising
+
+    def sift(self, slots: Int64s, ts_us: Int64s, digests: Digests, progress_us: Int64s) -> Verdicts:
+        """FRESH, REPEATED or CORRECTED for each of n readings, in the order in which they came; remembers the fresh.
+
+        ``slots``: the readings' devices, as places of ``progress_us``: the greatest time that each device had sent
+        before these. What is remembered of a device and time is what the first reading said, also within the n.
+        Readings that are late must be left out: what has been forgotten of them would be remembered again.
+        """
+        verdicts = np.zeros(len(slots), np.uint8)
+        if not len(slots):
+            return verdicts
+        suspects = ts_us <= progress_us[slots]
+        if (len(progress_us) - 1) >> self._bits:
+            self._widen((len(progress_us) - 1).bit_length())
+        first, last = int(ts_us.min()) >> self._shift, int(ts_us.max()) >> self._shift
+        keys = (slots << self._shift) | (ts_us & self._mask)
+        if first == last:
+            self._sift_era(first, keys, digests, suspects, verdicts)
+        else:
+            eras = ts_us >> self._shift
+            for era in np.unique(eras).tolist():
+                places = np.flatnonzero(eras == era)
+                of_era = np.zeros(len(places), np.uint8)
+                self._sift_era(era, keys[places], digests[places], suspects[places], of_era)
+                verdicts[places] = of_era
+        return verdicts
+
+    def _sift_era(self, number: int, keys: Int64s, digests: Digests, suspects: Bools, verdicts: Verdicts) -> None:
+        era = self._eras.get(number)
+        fresh: Int64s | None = None
+        if era is not None and np.count_nonzero(suspects):
+            places = np.flatnonzero(suspects)
+            if self._search(era, keys, digests, places, verdicts):
+                fresh = np.flatnonzero(verdicts == FRESH)
+                if not len(fresh):
+                    return
+                keys, digests = keys[fresh], digests[fresh]
+        order = np.argsort(keys)
+        ordered = keys[order]
+        again = ordered[1:] == ordered[:-1]
+        if np.count_nonzero(again):
+            # Which of them came first matters now.
+            order = np.argsort(keys, kind="stable")
+            said = digests[order]
+            first = np.concatenate([[True], ~again])
+            remembered = said[first][np.cumsum(first) - 1]
+            rest = ~first
+            places = order[rest] if fresh is None else fresh[order[rest]]
+            verdicts[places] = np.where(said[rest] == remembered[rest], REPEATED, CORRECTED)
+            ordered, said = ordered[first], said[first]
+        else:
+            said = digests[order]
+        times = ordered & self._mask
+        self._entries += len(ordered)
+        self._add(number, Chunk(ordered, said, int(times.min()), int(times.max())))
+
+    def _search(self, era: Era, keys: Int64s, digests: Digests, places: Int64s, verdicts: Verdicts) -> bool:
+        """The verdicts on those of the readings at ``places`` that are remembered; whether there are any."""
+        wanted = keys[places]
+        times = np.sort(wanted & self._mask).tolist()
+        found = False
+        # The newest first: most repeats come soon.
+        for place in range(len(era.chunks) - 1, bisect_left(era.reach, times[0]) - 1, -1):
+            chunk = era.chunks[place]
+            nearest = bisect_left(times, chunk.low)
+            if nearest == len(times) or times[nearest] > chunk.high:
+                continue
+            at = chunk.keys.searchsorted(wanted)
+            hits = chunk.keys.take(at, mode="clip") == wanted
+            if not np.count_nonzero(hits):
+                continue
+            found = True
+            seen = places[hits]
+            verdicts[seen] = np.where(chunk.digests[at[hits]] == digests[seen], REPEATED, CORRECTED)
+            places, wanted = places[~hits], wanted[~hits]
+            if not len(places):
+                break
+        return found
+
+    # Chunks
+
+    def _lay_out(self, bits: int) -> None:
+        self._bits = bits
+        self._shift = 63 - bits
+        self._mask = (1 << self._shift) - 1
+
+    def _add(self, number: int, chunk: Chunk) -> None:
+        era = self._eras.setdefault(number, Era())
+        if len(chunk) > sizes.MOST:
+            for start in range(0, len(chunk), sizes.MOST):
+                part = slice(start, start + sizes.MOST)
+                # Copies, as a view would keep the whole alive.
+                era.append(Chunk(chunk.keys[part].copy(), chunk.digests[part].copy(), chunk.low, chunk.high))
+        else:
+            era.append(chunk)
+        self._settle(era)
+
+    def _settle(self, era: Era) -> None:
+        while (first := era.due()) is not None:
+            self._unused += era.merge_from(first)
+
+    def _widen(self, bits: int) -> None:
+        """Give slots more bits of the key, and times fewer: eras become shorter."""
+        before, eras = self._bits, self._eras
+        self._lay_out(bits + bits % 2)
+        self._eras = {}
+        for number in sorted(eras):
+            for chunk in eras[number].chunks:
+                self._place(before, number, chunk)
+
+    def _place(self, bits: int, number: int, chunk: Chunk) -> None:
+        """Add a chunk of an era, made with so many bits for slots, as the last of the era it belongs to now."""
+        if bits == self._bits:
+            self._eras.setdefault(number, Era()).append(chunk)
+            return
+        shift = 63 - bits
+        times = chunk.keys & ((1 << shift) - 1)
+        eras = times >> self._shift
+        keys = ((chunk.keys >> shift) << self._shift) | (times & self._mask)
+        numbers = np.unique(eras)
+        for part in numbers.tolist():
+            at: Bools | slice = eras == part if len(numbers) > 1 else slice(None)
+            within = times[at] & self._mask
+            name = chunk.name if len(numbers) == 1 else -1
+            placed = Chunk(keys[at], chunk.digests[at], int(within.min()), int(within.max()), name)
+            self._eras.setdefault((number << (shift - self._shift)) | part, Era()).append(placed)
+        if len(numbers) > 1 and chunk.name >= 0:
+            self._unused.append(chunk.name)
+
+    # Forgetting
+
+    @property
+    def wants_pruning(self) -> bool:
+        """Whether there are twice as many entries as after the last thorough pruning."""
+        return self._entries >= 2 * max(self._entries_pruned, _PRUNED_AT_LEAST)
+
+    def prune(self, still: Still) -> None:
+        """Forget entries that are no longer accepted; ``still(slots, ts_us)`` says which are.
+
+        Looks at the oldest chunks only, up to the first that holds something to be kept, unless
+        :attr:`wants_pruning`: then at all of them, and those of which most is dead are thinned out. So a call costs
+        little, and at most about half of what is remembered is dead while the rest grows.
+        """
+        thorough = self.wants_pruning
+        for number in sorted(self._eras):
+            self._prune_era(number, still, thorough)
+        if thorough:
+            self._entries_pruned = self._entries
+        else:
+            self._entries_pruned -= max(0, self._entries_pruned - self._entries) // 64
+
+    def _prune_era(self, number: int, still: Still, thorough: bool) -> None:
+        era = self._eras[number]
+        start_us = number << self._shift
+        kept: list[Chunk] = []
+        thinned: list[Chunk] = []
+        for place, chunk in enumerate(era.chunks):
+            stays = still(chunk.keys >> self._shift, (chunk.keys & self._mask) | start_us)
+            alive = int(np.count_nonzero(stays))
+            if alive and not thorough:
+                kept += era.chunks[place:]
+                break
+            if 2 * alive >= len(chunk):
+                kept.append(chunk)
+                continue
+            self._entries -= len(chunk) - alive
+            if chunk.name >= 0:
+                self._unused.append(chunk.name)
+            if alive:
+                keys = chunk.keys[stays]
+                times = keys & self._mask
+                thinned.append(Chunk(keys, chunk.digests[stays], int(times.min()), int(times.max())))
+        if len(kept) < len(era.chunks):
+            era.replace(kept)
+            # What is left of a chunk goes where the new ones are, to be merged with them: else there would be ever
+            # more small ones. It dies with them, too.
+            for chunk in thinned:
+                self._add(number, chunk)
+        if not era.chunks:
+            del self._eras[number]
+
+    # State
+
+    def changed(self) -> Iterator[tuple[str, bytes | None]]:
+        """The pieces of state that are new since the last call, the index, and those to be deleted (None).
+
+        In this order, so that what is there after any of them can be restored: as it was before, or as it is.
+        A piece holds 256 KB at most. Entries that were forgotten before they were written never are. After a
+        restore some pieces that are not there any more may be deleted once again.
+        """
+        encode = msgspec.msgpack.encode
+        names: list[int] = []
+        for number in sorted(self._eras):
+            era = self._eras[number]
+            self._gather(era)
+            for chunk in era.chunks:
+                if chunk.name < 0:
+                    chunk.name = self._next
+                    self._next += 1
+                    keys, said = chunk.keys.astype("<i8").tobytes(), chunk.digests.astype("<u4").tobytes()
+                    yield f"{INDEX}.{chunk.name}", encode(Piece(self._bits, number, keys, said))
+                names.append(chunk.name)
+        if names != self._written:
+            pieces, unused = np.array(names, "<i8").tobytes(), np.array(self._unused, "<i8").tobytes()
+            yield INDEX, encode(Index(VERSION, self._bits, self._next, pieces, unused))
+            self._written = names
+        deleted, self._unused = self._unused, []
+        for name in deleted:
+            yield f"{INDEX}.{name}", None
+
+    def _gather(self, era: Era) -> None:
+        """Make one chunk of the small ones that were never written: one piece a checkpoint, not one a batch."""
+        chunks = era.chunks
+        first, total = len(chunks), 0
+        while first and chunks[first - 1].name < 0 and total + len(chunks[first - 1]) <= sizes.MOST:
+            first -= 1
+            total += len(chunks[first])
+        if first < len(chunks) - 1:
+            era.merge_from(first)
+            self._settle(era)
+
+    def restore(self, piece: Callable[[str], bytes | None]) -> None:
+        """Be as when :meth:`changed` was last called, from ``piece(name)``; without an index, as at the start.
+
+        Raises StateError when a piece is lacking, or the index was written by another version.
+        """
+        self._eras, self._entries, self._unused, self._written = {}, 0, [], []
+        # How much of what was written is dead is not known: the first pruning of much is a thorough one.
+        self._entries_pruned = 0
+        packed = piece(INDEX)
+        if packed is None:
+            return
+        index = msgspec.msgpack.decode(packed, type=Index)
+        if index.version != VERSION:
+            raise StateError(
+                f"the repeats remembered are of version {index.version}, this is version {VERSION}",
+                hint="use the release that wrote them, or start over with --reset-state (open windows are lost)",
+            )
+        self._next = index.next
+        self._written = np.frombuffer(index.pieces, "<i8").tolist()
+        self._unused = np.frombuffer(index.unused, "<i8").tolist()
+        self._lay_out(index.bits)
+        for name in self._written:
+            self._restore_piece(name, piece(f"{INDEX}.{name}"))
+
+    def _restore_piece(self, name: int, packed: bytes | None) -> None:
+        if packed is None:
+            raise StateError(
+                f"the state lacks its piece {INDEX}.{name}",
+                hint="delete the state folder: it is restored from the changelog",
+            )
+        read = msgspec.msgpack.decode(packed, type=Piece)
+        keys = np.frombuffer(read.keys, "<i8").astype(np.int64)
+        times = keys & ((1 << (63 - read.bits)) - 1)
+        said = np.frombuffer(read.digests, "<u4").astype(np.uint32)
+        self._entries += len(keys)
+        self._place(read.bits, read.era, Chunk(keys, said, int(times.min()), int(times.max()), name))

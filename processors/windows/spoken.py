@@ -1,0 +1,49 @@
+"""Windows that speak: for the last time when they close, or provisionally before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.batch import Int64s
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """``n`` windows: the slot of each one's group, its bounds, its aggregates by result column."""
+
+    slots: Int64s
+    starts_us: Int64s
+    ends_us: Int64s
+    results: dict[str, list[Any]]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def take(self, places: Int64s) -> Spoken:
+        """The windows at these places, in this order."""
+        chosen = places.tolist()
+        results = {name: [values[place] for place in chosen] for name, values in self.results.items()}
+        return Spoken(self.slots[places], self.starts_us[places], self.ends_us[places], results)
+
+    @classmethod
+    def none(cls) -> Spoken:
+        """No window."""
+        nothing = np.empty(0, np.int64)
+        return cls(nothing, nothing, nothing, {})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Spoken]) -> Spoken:
+        """The windows of several, one after the other."""
+        parts = [part for part in parts if len(part)]
+        if len(parts) <= 1:
+            return parts[0] if parts else cls.none()
+        return cls(
+            np.concatenate([part.slots for part in parts]),
+            np.concatenate([part.starts_us for part in parts]),
+            np.concatenate([part.ends_us for part in parts]),
+            {name: [value for part in parts for value in part.results[name]] for name in parts[0].results},
+        )

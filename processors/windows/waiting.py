@@ -1,0 +1,140 @@
+"""Readings that wait until their place in the order is sure: what kinds that depend on order take them from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headrace.batch import Int64s
+from processors.windows.column import Array, Bools, Column
+
+
+@dataclass(frozen=True)
+class Readings:
+    """``n`` readings as arrays: the slots of their groups and devices, event times, columns by name."""
+
+    slots: Int64s
+    devices: Int64s
+    ts_us: Int64s
+    columns: Mapping[str, Column]
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def take(self, places: Int64s) -> Readings:
+        """The readings at these places, in this order."""
+        columns = {name: column.take(places) for name, column in self.columns.items()}
+        return Readings(self.slots[places], self.devices[places], self.ts_us[places], columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Readings]) -> Readings:
+        """The readings of several, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([part.slots for part in parts]),
+            np.concatenate([part.devices for part in parts]),
+            np.concatenate([part.ts_us for part in parts]),
+            {name: Column.joined([part.columns[name] for part in parts]) for name in parts[0].columns},
+        )
+
+    def packed(self) -> dict[str, Any]:
+        """For MessagePack: little-endian bytes, lists of texts."""
+        return {
+            "slots": self.slots.astype("<i8").tobytes(),
+            "devices": self.devices.astype("<i8").tobytes(),
+            "ts_us": self.ts_us.astype("<i8").tobytes(),
+            "columns": {
+                name: [
+                    column.values.tolist() if column.values.dtype == object else column.values.tobytes(),
+                    None if column.present is None else column.present.tobytes(),
+                ]
+                for name, column in self.columns.items()
+            },
+        }
+
+    @classmethod
+    def unpacked(cls, packed: Mapping[str, Any], dtypes: Mapping[str, Any]) -> Readings:
+        """What was packed, its columns being of these numpy types."""
+        slots, devices, ts_us = (
+            np.frombuffer(packed[name], "<i8").astype(np.int64) for name in ("slots", "devices", "ts_us")
+        )
+        columns = {
+            name: Column(
+                _texts(values) if isinstance(values, list) else np.frombuffer(values, dtypes[name]).copy(),
+                None if present is None else np.frombuffer(present, np.bool_).copy(),
+            )
+            for name, (values, present) in packed["columns"].items()
+        }
+        return cls(slots, devices, ts_us, columns)
+
+
+def _texts(values: list[str]) -> Array:
+    texts = np.empty(len(values), object)
+    texts[:] = values
+    return texts
+
+
+class Waiting:
+    """The readings of one stream over one partition whose place in the order is not sure yet.
+
+    Readings are released sorted by group and time. Of equal times, where groups have several devices, those
+    of the device with the lesser name come first; of one device, in the order they came.
+    """
+
+    def __init__(self, *, several: bool) -> None:
+        self._several = several
+        self._held: Readings | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._held is None else len(self._held)
+
+    def put(self, readings: Readings) -> None:
+        """Hold further readings."""
+        self._held = readings if self._held is None else Readings.joined([self._held, readings])
+
+    def release(self, passed_us: Int64s, names: Sequence[str]) -> Readings | None:
+        """The readings whose place is sure, given for each group the time that it has passed.
+
+        No reading before that time comes any more; one of exactly that time may, from another device.
+        ``names``: of the devices.
+        """
+        held = self._held
+        if held is None:
+            return None
+        passed = passed_us[held.slots]
+        ready = held.ts_us < passed if self._several else held.ts_us <= passed
+        if not ready.any():
+            return None
+        left = np.flatnonzero(~ready)
+        self._held = held.take(left) if len(left) else None
+        released = held.take(np.flatnonzero(ready)) if len(left) else held
+        return released.take(self._order(released, names))
+
+    def _order(self, readings: Readings, names: Sequence[str]) -> Int64s:
+        if not self._several:
+            return np.lexsort((readings.ts_us, readings.slots))
+        devices = np.unique(readings.devices)
+        ranks = np.empty(int(devices[-1]) + 1, np.int64)
+        ranks[sorted(devices.tolist(), key=names.__getitem__)] = np.arange(len(devices))
+        return np.lexsort((ranks[readings.devices], readings.ts_us, readings.slots))
+
+    def of(self, first: int, last: int) -> Readings | None:
+        """What is held of the groups from ``first`` up to ``last``."""
+        if self._held is None:
+            return None
+        return self._held.take(np.flatnonzero((self._held.slots >= first) & (self._held.slots < last)))
+
+    def slots(self) -> Int64s:
+        """The groups of which readings wait."""
+        return np.empty(0, np.int64) if self._held is None else np.unique(self._held.slots)
+
+
+def heads_of(slots: Int64s) -> Bools:
+    """Where each group's run of readings begins."""
+    heads = np.ones(len(slots), np.bool_)
+    np.not_equal(slots[1:], slots[:-1], out=heads[1:])
+    return heads
