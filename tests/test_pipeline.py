@@ -87,7 +87,11 @@ window = { kind = "tumbling", size = "10s" }
 [streams.b]
 from = "sensors"
 window.kind = "tumblin"                 # streams.b.window.kind: 'tumblin' is not known | write tumbling
-window.size = "ten"                     # streams.b.window.size: 'ten' is no duration | "10s"
+window.size = "10s"
+[streams.g]
+from = "sensors"
+window.kind = "tumbling"
+window.size = "ten"                     # streams.g.window.size: 'ten' is no duration | "10s"
 [streams.c]
 from = "sensors"
 window.kind = "tumbling"
@@ -96,7 +100,7 @@ grace = "1m"                            # streams.c.grace: a window and its grac
 into = "sensors"                        # streams.c.into: topics.sensors has the topic 'sensors' | into = ...
 where = "current >"                     # streams.c.where: expected a value, found the end | write a field
 aggregates.curent = ["mean"]            # streams.c.aggregates.curent: sensors has no field | write current
-aggregates.note = ["sum", "first"]      # streams.c.aggregates.note: sum needs numbers | count, first or last
+aggregates.note = ["sum", "first"]      # streams.c.aggregates.note: sum needs numbers | one of count, missing
 [streams.d]
 from = "sensors"
 window = { kind = "tumbling", size = "1s" }
@@ -106,7 +110,7 @@ window = "10s"                          # streams.e.window: this is a text ('10s
 [streams.f]
 from = "sensors"
 window = { kind = "tumbling", size = "1s" }
-where = "current + 1"                   # streams.f.where: this is no condition | comparison
+where = "current + 1"                   # streams.f.where: a condition is bool | compare it
 into = "headrace.ledger"                # streams.f.into: 'headrace.ledger' cannot be a stream's topic | another
 aggregates.current = ["sum", "sum"]     # streams.f.aggregates.current: an aggregate is named twice | once
 [producers.p]
@@ -235,6 +239,7 @@ def test_a_stream_is_a_topic_and_a_supertable_like_any_other() -> None:
         "energy_sum": "int",
         "note_last": "text",
         "revision": "int",
+        "final": "bool",
     }
     tables = all_tables(pipeline)
     assert [(table.kind, table.key, table.time) for table in tables.values()] == [
@@ -260,7 +265,7 @@ def test_durations(text: str, us: int) -> None:
     assert Duration.parse(str(Duration(us))) == us
 
 
-@pytest.mark.parametrize("text", ["", "10", "s", "-5s", "10 parsecs", "1s and more", "1e3s"])
+@pytest.mark.parametrize("text", ["", "10", "s", "-5s", "10 parsecs", "1s and more", "1e3s", "36501d"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
         Duration.parse(text)
