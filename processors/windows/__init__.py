@@ -8,9 +8,9 @@ properties. From the outside in:
 - ``repeats``: which readings were seen before (``digest``: what a reading says, in 32 bits)
 - ``waiting``: readings that wait until their place in the order is sure
 - ``groups``: devices, and groups by something else
-- the kinds: ``time_windows`` and ``count_windows`` (``pane_windows``: what both are made of; ``alignment``,
-  ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event; ``segments``: where these
-  are cut), ``sliding_windows`` (``sliding``)
+- the kinds: ``time_windows`` and ``count_windows`` (both are ``pane_windows``, with their ``open_panes``;
+  ``alignment``, ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event;
+  ``segments``: where these are cut), ``sliding_windows`` (``sliding``)
 - ``aggregates``: what is kept of a window's readings, and ``rows``: of all open windows
 - ``spec``: what the stream asks for
 """

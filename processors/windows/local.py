@@ -57,8 +57,8 @@ class PanesToHandOn(TimeWindows):
                 self.handed.append((self.rows.slot[ready].copy(), panes[due], partials))
         groups = self.overdue(upto)
         if len(groups):
-            over, lengths = self.rows_of(groups)
-            limits = np.full(sum(lengths), upto, np.int64)
+            over = self.rows_of(groups)
+            limits = np.full(len(over), upto, np.int64)
             self.closed[groups] = upto
             self.drop(groups, over, limits)
         return Spoken(groups, groups, groups, {}) if len(groups) else Spoken.none()

@@ -16,6 +16,7 @@ from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.alignment import Alignment
 from processors.windows.column import Column
+from processors.windows.open_panes import OpenPanes
 from processors.windows.rows import Rows
 from processors.windows.spoken import Spoken
 from processors.windows.watermark import NEVER
@@ -72,8 +73,7 @@ class PaneWindows:
         self.rows = Rows(aggregates)
         self._unit = unit
         self._along_time = along_time
-        self.open: list[dict[int, int]] = []
-        """For each group its panes: where one starts, and its row."""
+        self._open = OpenPanes()
         self.closed: Int64s = np.empty(0, np.int64)
         """For each group the place up to which its windows have closed."""
         self._next_end: Int64s = np.empty(0, np.int64)
@@ -90,7 +90,7 @@ class PaneWindows:
             more = max(64, groups - len(self.closed), groups // 2)
             self.closed = np.concatenate([self.closed, np.full(more, NEVER, np.int64)])
             self._next_end = np.concatenate([self._next_end, np.full(more, FOR_EVER, np.int64)])
-        self.open.extend({} for _ in range(groups - len(self.open)))
+        self._open.add_groups(groups)
 
     def fold(self, slots: Int64s, at: Int64s, ts_us: Int64s, columns: Mapping[str, Column]) -> Int64s:
         """Add each of n readings to the pane that lies ``at`` its place on the axis; the groups that it touches."""
@@ -102,8 +102,7 @@ class PaneWindows:
 
     def _rows(self, pairs: Pairs) -> Int64s:
         """The row of each pair, opened where there was none."""
-        found = [self.open[s].get(p, -1) for s, p in zip(pairs.slots.tolist(), pairs.panes.tolist(), strict=True)]
-        rows = np.array(found, np.int64)
+        rows = self._open.find(pairs.slots, pairs.panes)
         fresh = np.flatnonzero(rows < 0)
         if len(fresh):
             slots, panes = pairs.slots[fresh], pairs.panes[fresh]
@@ -113,8 +112,7 @@ class PaneWindows:
 
     def put(self, slots: Int64s, panes: Int64s, partials: Partials) -> int:
         """Put partial aggregates in the place of those that are open, or open them; the readings so replaced."""
-        keys = zip(slots.tolist(), panes.tolist(), strict=True)
-        rows = np.array([self.open[slot].get(pane, -1) for slot, pane in keys], np.int64)
+        rows = self._open.find(slots, panes)
         known, fresh = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
         replaced = int(self.rows.partials["count"][rows[known]].sum())
         if len(fresh):
@@ -126,8 +124,7 @@ class PaneWindows:
         return replaced
 
     def _opened(self, slots: Int64s, panes: Int64s, rows: Int64s) -> None:
-        for slot, pane, row in zip(slots.tolist(), panes.tolist(), rows.tolist(), strict=True):
-            self.open[slot][pane] = row
+        self._open.add(slots, panes, rows)
         ends = self.alignment.first_end(panes, self.closed[slots])
         np.minimum.at(self._next_end, slots, ends)
         self._earliest = min(self._earliest, int(ends.min()))
@@ -145,19 +142,18 @@ class PaneWindows:
 
     def close(self, slots: Int64s, upto: Int64s) -> Spoken:
         """The windows of these (different) groups that end by ``upto``, for each; they are open no longer."""
-        rows, lengths = self.rows_of(slots)
+        rows, places = self._open.rows_of(slots)
         if not len(rows):
             return Spoken.none()
-        limits = np.repeat(upto, lengths)
+        limits = upto[places]
         spoken = self._merged(rows, self.closed[self.rows.slot[rows]], limits)
         self.closed[slots] = np.maximum(self.closed[slots], upto)
         self.drop(slots, rows, limits)
         return spoken
 
-    def rows_of(self, slots: Int64s) -> tuple[Int64s, list[int]]:
-        """All rows of these groups, in the order of the groups, and how many each has."""
-        panes = [self.open[slot] for slot in slots.tolist()]
-        return np.array([row for of in panes for row in of.values()], np.int64), [len(of) for of in panes]
+    def rows_of(self, slots: Int64s) -> Int64s:
+        """All rows of these groups."""
+        return self._open.rows_of(slots)[0]
 
     def _merged(self, rows: Int64s, after: Int64s, upto: Int64s, only: set[tuple[int, int]] | None = None) -> Spoken:
         """The windows of these panes that end beyond ``after`` and by ``upto``; of them ``only`` (group, start)."""
@@ -191,8 +187,7 @@ class PaneWindows:
         """Let go of the panes whose last window has closed, and know when the next one does."""
         panes, of = self.rows.pane[rows], self.rows.slot[rows]
         over = self.alignment.last_end(panes) <= upto
-        for slot, pane in zip(of[over].tolist(), panes[over].tolist(), strict=True):
-            del self.open[slot][pane]
+        self._open.remove(of[over], panes[over])
         self.rows.give_back(rows[over])
         self._next_end[slots] = FOR_EVER
         left = ~over
@@ -221,7 +216,7 @@ class PaneWindows:
         slots = self.rows.slot[rows]
         which, starts, _ = self.alignment.windows(self.rows.pane[rows], self.closed[slots], for_ever)
         changed = set(zip(self._owners(slots)[which].tolist(), starts.tolist(), strict=True))
-        every, _ = self.rows_of(self._parts(np.unique(self._owners(slots))))
+        every = self.rows_of(self._parts(np.unique(self._owners(slots))))
         return self._merged(
             every, self.closed[self.rows.slot[every]], np.full(len(every), FOR_EVER, np.int64), only=changed
         )
@@ -247,8 +242,7 @@ class PaneWindows:
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """The open panes of the groups from ``first`` up to ``last``, for MessagePack."""
-        rows = [row for panes in self.open[first:last] for row in panes.values()]
-        return self.rows.packed(np.array(rows, np.int64))
+        return self.rows.packed(self.rows_of(np.arange(first, last)))
 
     def unpack(self, packed: dict[str, Any], dtypes: dict[str, Any]) -> None:  # noqa: ARG002 - as the other kinds
         """Take up what was packed; :attr:`closed` must be known."""
