@@ -111,9 +111,7 @@ def _await_metadata(admin: AdminClient, names: set[str], timeout_s: float) -> No
             raise BrokerError("topics were made and do not appear", hint="look at the broker's own log")
 
 
-def read_again(
-    admin: AdminClient, group: str, topics: list[str], made: list[str], *, patience_s: float = 15.0
-) -> None:
+def read_again(admin: AdminClient, group: str, topics: list[str], made: list[str], *, patience_s: float = 15.0) -> None:
     """Let a consumer group begin at the first message of these topics again. All of its members must have stopped.
 
     What the topics ``made`` hold was made of the others' messages and will be again, so they are passed over.

@@ -88,6 +88,8 @@ class Decoder:
         usual = struct_of(topic, declared, self._key, columns=False, time=int if number else str)
         self._decode_usual = msgspec.json.Decoder(usual).decode
         self._decode_row = msgspec.json.Decoder(struct_of(topic, declared, self._key, columns=False)).decode
+        usual = struct_of(topic, declared, self._key, columns=True, time=int if number else str)
+        self._decode_usual_columns = msgspec.json.Decoder(usual).decode
         self._decode_columns = msgspec.json.Decoder(struct_of(topic, declared, self._key, columns=True)).decode
         self._columnar = False
 
@@ -168,7 +170,12 @@ class Decoder:
     ) -> tuple[Sequence[int] | Int64s, Batch] | None:
         """All messages as columns, or None when a message alone must be looked at."""
         try:
-            made = list(map(self._decode_columns, values))
+            parse_time = self._parse_usual
+            try:
+                made = list(map(self._decode_usual_columns, values))
+            except msgspec.ValidationError:
+                parse_time = self._parse_time
+                made = list(map(self._decode_columns, values))
             lengths = list(map(len, map(attrgetter(self._time), made)))
             named = {name: list(map(attrgetter(name), made)) for name in self.names}
             for lists in named.values():
@@ -179,7 +186,7 @@ class Decoder:
             columns: dict[str, list[Any]] = {
                 name: self._time_column(list(chain.from_iterable(named.pop(name)))) for name in self._times
             }
-            ts_us = self._parse_time(list(chain.from_iterable(map(attrgetter(self._time), made))))
+            ts_us = parse_time(list(chain.from_iterable(map(attrgetter(self._time), made))))
             if self._key is None:
                 each = [_device(envelope.key(place)) for place in places]
                 devices = list(chain.from_iterable([name] * n for name, n in zip(each, lengths, strict=True)))
