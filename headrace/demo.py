@@ -33,6 +33,7 @@ from headrace.children import Child
 from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.ledger import LedgerReader, Line
 from headrace.pipeline import Pipeline
+from headrace.pipeline.model import Hopping, Sliding, Tumbling
 from headrace.settings import Settings, writable_folder
 from headrace.status import Board
 from headrace.stores import Store, open_store
@@ -227,7 +228,10 @@ class Demo:
     def _faults(self, verdict: Verdict) -> list[str]:
         """What must hold at the end of a run: a sound ledger, closed windows, rows on the page."""
         faults = list(verdict.faults)
-        for name in self.pipeline.streams:
+        for name, stream in self.pipeline.streams.items():
+            # Other windows may rightly find nothing to begin or end them in a short run.
+            if not isinstance(stream.window, Tumbling | Hopping | Sliding):
+                continue
             if not any(line.counts.get("closed") for line in self.lines if line.name == name):
                 faults.append(f"stream {name} has closed no window")
         if not self.page.rows:
