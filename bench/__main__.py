@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import latency, sink, tumbling
+from bench import columnar, devices, hopping, latency, profile, scale, sink, sliding, tumbling
 from bench.brokers import Broker, broker
 from bench.machine import circumstances
 from bench.measured import Line, append, show
@@ -18,6 +18,12 @@ from headrace.errors import HeadraceError
 
 BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "tumbling": tumbling.run,
+    "columnar": columnar.run,
+    "hopping": hopping.run,
+    "sliding": sliding.run,
+    "devices": devices.run,
+    "scale": scale.run,
+    "profile": profile.run,
     "sink": sink.run,
     "latency": latency.run,
 }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import shutil
 import socket
 import subprocess
@@ -16,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.broker.embedded import CACHE, EmbeddedBroker
-from headrace.errors import SettingsError
+from bench.jars import jars
+from headrace.broker.embedded import EmbeddedBroker
 from headrace.topics import wait_for_broker
 
 # Kafka's version is pinned in one place; its jars lie in the cache that the tests use.
 POM = Path(__file__).parent.parent / "tests" / "kafka" / "pom.xml"
-JARS = CACHE / "kafka"
 START_TIMEOUT_S = 60.0
+EMBEDDED = "embedded"
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -54,15 +52,15 @@ class Broker:
 @contextmanager
 def broker(wanted: str) -> Iterator[Broker]:
     """``embedded``, ``kafka`` or ``host:port``, ready; what was started ends afterwards, its data thrown away."""
-    if wanted not in ("embedded", "kafka"):
+    if wanted not in (EMBEDDED, "kafka"):
         wait_for_broker(wanted, patience_s=START_TIMEOUT_S)
         yield Broker(wanted, wanted)
         return
     folder = Path(tempfile.mkdtemp(prefix="headrace-bench-"))
     try:
-        if wanted == "embedded":
+        if wanted == EMBEDDED:
             with EmbeddedBroker(folder) as started:
-                yield Broker(started.address, "embedded")
+                yield Broker(started.address, EMBEDDED)
         else:
             with _kafka(folder) as address:
                 yield Broker(address, "Apache Kafka 4.3.1")
@@ -77,7 +75,7 @@ def _kafka(folder: Path) -> Iterator[str]:
     properties.write_text(_PROPERTIES.format(port=port, controller=controller, folder=folder), encoding="utf-8")
     logging = folder / "log4j2.xml"
     logging.write_text('<Configuration status="OFF"><Loggers><Root level="off"/></Loggers></Configuration>')
-    java = ["java", "-Xmx1g", f"-Dlog4j2.configurationFile={logging}", "-cp", f"{_jars()}/*"]
+    java = ["java", "-Xmx1g", f"-Dlog4j2.configurationFile={logging}", "-cp", f"{jars(POM)}/*"]
     # Its first byte is fixed, as an id that begins with a dash would be taken for a flag.
     cluster = urlsafe_b64encode(b"h" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
     with (folder / "output.log").open("wb") as output:
@@ -90,24 +88,6 @@ def _kafka(folder: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
-
-
-def _jars() -> Path:
-    """The folder of Kafka's jars, brought by Maven unless the cache has them."""
-    for tool in ("java", "mvn"):
-        if shutil.which(tool) is None:
-            raise SettingsError(f"--broker kafka needs {tool} on PATH", hint="install it, or write --broker embedded")
-    jars = (JARS / hashlib.sha256(POM.read_bytes()).hexdigest()[:16]).absolute()
-    JARS.mkdir(parents=True, exist_ok=True)
-    with (JARS / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.exists():
-            with tempfile.TemporaryDirectory(dir=JARS) as scratch:
-                into = Path(scratch).absolute() / "jars"
-                copy = ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={into}"]
-                subprocess.run(copy, check=True, timeout=600)
-                into.rename(jars)
-    return jars
 
 
 def _free_ports(count: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ class Run:
         """Readings a second."""
         return self.readings / self.seconds
 
+    def times(self, factor: int) -> Run:
+        """The same where what was counted is messages of ``factor`` readings each."""
+        return replace(self, readings=self.readings * factor)
+
 
 Round = Mapping[str, Run]
 """The runs of one round, by subject: one after the other, on the same topic and broker."""
@@ -46,6 +50,7 @@ class Line:
     cpu_ratio: dict[str, float] = field(default_factory=dict)
     p50_ms: float | None = None
     p99_ms: float | None = None
+    figures: dict[str, float] = field(default_factory=dict)
     rounds: int = 1
     note: str = ""
 
@@ -55,11 +60,18 @@ class Line:
         return {**own, "ratio": self.ratio, **circumstances}
 
 
-def lines(bench: str, rounds: Sequence[Round], against: Mapping[str, str], notes: Mapping[str, str]) -> list[Line]:
-    """A line for each subject. ``against``: the name of a ratio, and the subject that it is to.
+def lines(
+    bench: str,
+    rounds: Sequence[Round],
+    against: Mapping[str, str],
+    notes: Mapping[str, str],
+    pairs: Mapping[str, tuple[str, str]] | None = None,
+) -> list[Line]:
+    """A line for each subject. ``against``: the name of a ratio, and the peer that it is to; peers have none.
 
-    A ratio is the median of the rounds' own ratios, so that a slow spell of the machine, which falls on all
-    subjects of a round, does not spoil it. ``cpu_ratio`` is of CPU seconds a reading.
+    ``pairs``: the name of a ratio that one subject alone has, and both. A ratio is the median of the rounds' own
+    ratios, so that a slow spell of the machine, which falls on all subjects of a round, does not spoil it.
+    ``cpu_ratio`` is of CPU seconds a reading.
     """
     made = []
     for subject in rounds[0]:
@@ -74,13 +86,15 @@ def lines(bench: str, rounds: Sequence[Round], against: Mapping[str, str], notes
             rounds=len(rounds),
             note=notes.get(subject, ""),
         )
-        for name, other in against.items():
-            if other != subject and all(other in round_ for round_ in rounds):
-                pairs = [(round_[subject], round_[other]) for round_ in rounds]
-                line.ratio[name] = _figure(statistics.median(run.per_s / peer.per_s for run, peer in pairs))
-                line.cpu_ratio[name] = _figure(
+        own = {name: other for name, (one, other) in (pairs or {}).items() if one == subject}
+        shared = {} if subject in against.values() else against
+        for name, other in {**shared, **own}.items():
+            if all(other in round_ for round_ in rounds):
+                compared = [(round_[subject], round_[other]) for round_ in rounds]
+                line.ratio[name] = figure(statistics.median(run.per_s / peer.per_s for run, peer in compared))
+                line.cpu_ratio[name] = figure(
                     statistics.median(
-                        (run.cpu_s / run.readings) / max(peer.cpu_s / peer.readings, 1e-9) for run, peer in pairs
+                        (run.cpu_s / run.readings) / max(peer.cpu_s / peer.readings, 1e-9) for run, peer in compared
                     )
                 )
         made.append(line)
@@ -99,7 +113,7 @@ def show(console: Console, measured: Sequence[Line]) -> None:
     table.add_column("subject")
     for heading in ("readings", "readings/s", "CPU s", "MB", "p50 ms", "p99 ms"):
         table.add_column(heading, justify="right")
-    table.add_column("times as fast as")
+    table.add_column("times as fast as (CPU a reading)")
     table.add_column("note")
     for line in measured:
         table.add_row(
@@ -110,10 +124,14 @@ def show(console: Console, measured: Sequence[Line]) -> None:
             "" if line.rss_mb is None else f"{line.rss_mb:.0f}",
             "" if line.p50_ms is None else f"{line.p50_ms:.1f}",
             "" if line.p99_ms is None else f"{line.p99_ms:.1f}",
-            ", ".join(f"{name} {value:g}" for name, value in line.ratio.items()),
-            line.note,
+            "\n".join(f"{name} {value:g}{_cpu(line, name)}" for name, value in line.ratio.items()),
+            "; ".join([*(f"{name} {value:,g}" for name, value in line.figures.items()), *filter(None, [line.note])]),
         )
     console.print(table)
+
+
+def _cpu(line: Line, name: str) -> str:
+    return f" ({line.cpu_ratio[name]:g})" if name in line.cpu_ratio else ""
 
 
 def append(path: Path, measured: Sequence[Line], circumstances: Mapping[str, Any]) -> None:
@@ -123,6 +141,6 @@ def append(path: Path, measured: Sequence[Line], circumstances: Mapping[str, Any
             file.write(json.dumps(line.record(circumstances)) + "\n")
 
 
-def _figure(value: float) -> float:
+def figure(value: float) -> float:
     """Three significant digits: more would be noise."""
     return float(f"{value:.3g}")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -78,14 +79,20 @@ def running(command: Sequence[str], environment: Mapping[str, str] | None = None
                 process.wait()
 
 
-def watched(subject: Subject, progress: Callable[[], int], target: int, readings: Callable[[int], int]) -> Run:
-    """Measure a subject from its first progress until ``target``; ``readings`` says how many readings that is."""
+def watched(
+    subject: Subject, progress: Callable[[], int], target: int, readings: Callable[[int], int], *, begin: int = 0
+) -> Run:
+    """Measure a subject from its first progress beyond ``begin`` until ``target``.
+
+    ``readings`` says how many readings a progress is. Raises RuntimeError when the subject ends before, or was done
+    at the first look, and TimeoutError.
+    """
     samples: list[Sample] = []
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         subject.check()
         reached = progress()
-        if reached > 0:
+        if reached > begin:
             samples.append(subject.sample(reached))
         if reached >= target:
             break
@@ -103,11 +110,17 @@ def watched(subject: Subject, progress: Callable[[], int], target: int, readings
     )
 
 
-def told(module: str, *arguments: str, python: str = sys.executable) -> Run:
-    """Run a subject that measures itself; its last line is the run as JSON."""
+def said(module: str, *arguments: str, python: str = sys.executable) -> dict[str, Any]:
+    """Run a subject that ends of itself; its last line is JSON. Raises RuntimeError when it fails."""
     done = subprocess.run(
         [python, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return Run(**json.loads(done.stdout.strip().splitlines()[-1]))
+    last: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return last
+
+
+def told(module: str, *arguments: str, python: str = sys.executable) -> Run:
+    """Run a subject that measures itself; what it said is the run."""
+    return Run(**said(module, *arguments, python=python))

@@ -21,6 +21,7 @@ from bench.subjects.itself import Watch
 
 WATCH = Watch()
 SEEN = 0
+HELD = 0
 
 Folded = tuple[int, float, float, float]
 
@@ -40,7 +41,9 @@ def _fold(state: Folded, item: tuple[datetime, float]) -> Folded:
 
 class _Nowhere(StatelessSinkPartition[Any]):
     def write_batch(self, items: list[Any]) -> None:
-        """Nothing is kept."""
+        """Nothing is kept but how many readings the windows had."""
+        global HELD  # noqa: PLW0603 - the results pass here, and nowhere else
+        HELD += sum(state[0] for _device, (_window, state) in items)
 
 
 class _NowhereSink(DynamicSink[Any]):
@@ -62,6 +65,8 @@ def main(broker: str, topic: str, readings: int) -> None:
     op.output("out", folded.down, _NowhereSink())
     cluster_main(flow, [], 0)
     WATCH.say(readings)
+    if readings != HELD:
+        raise RuntimeError(f"{HELD} readings are in the windows, and {readings} were read")
 
 
 def _merge(one: Folded, other: Folded) -> Folded:

@@ -1,13 +1,12 @@
-"""Quix Streams' own windows: ``tumbling_window().final()`` on one message at a time, until SIGTERM.
+"""Quix Streams' own windows: tumbling, hopping or sliding, ``.final()``, one message at a time, until SIGTERM.
 
-python -m bench.subjects.quix_windows BROKER TOPIC INTO STATE
+python -m bench.subjects.quix_windows BROKER TOPIC INTO STATE KIND SIZE_MS STEP_MS GRACE_MS
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from datetime import timedelta
 from typing import Any
 
 with warnings.catch_warnings(record=True):
@@ -20,8 +19,9 @@ def _event_time_ms(value: Any, *_: Any) -> int:
     return time_ms
 
 
-def main(broker: str, topic: str, into: str, state: str) -> None:
-    """The same aggregates as the stream beside it."""
+def main(broker: str, topic: str, into: str, state: str, *asked: str) -> None:
+    """The same windows and aggregates as the stream beside it."""
+    kind, size, step, grace = asked[0], *map(int, asked[1:])
     quiet = {"enable.metrics.push": False}
     app = Application(
         broker_address=broker,
@@ -33,11 +33,14 @@ def main(broker: str, topic: str, into: str, state: str) -> None:
         producer_extra_config=quiet,
     )
     frame = app.dataframe(app.topic(topic, timestamp_extractor=_event_time_ms))
-    frame = (
-        frame.tumbling_window(timedelta(seconds=10), grace_ms=timedelta(seconds=1))
-        .agg(count=Count(), min=Min("current"), max=Max("current"), mean=Mean("current"))
-        .final()
-    )
+    windows: Any
+    if kind == "sliding":
+        windows = frame.sliding_window(size, grace_ms=grace)
+    elif kind == "hopping":
+        windows = frame.hopping_window(size, step, grace_ms=grace)
+    else:
+        windows = frame.tumbling_window(size, grace_ms=grace)
+    frame = windows.agg(count=Count(), min=Min("current"), max=Max("current"), mean=Mean("current")).final()
     frame.to_topic(app.topic(into))
     app.run()
 
