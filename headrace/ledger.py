@@ -26,6 +26,9 @@ STREAM_FATES = ("windowed", "outside", "waiting", "late", "filtered", "repeated"
 """What becomes of a reading in a stream: it is in a window; in none, though it was looked at (outside); its place
 in the order is not sure yet (waiting); too late; not wanted; the same again; or it corrects one that is in."""
 
+BEGUN_ANEW = "begun_anew"
+"""The count of partitions over which a stream was started over: the store may have windows from before."""
+
 NAMED_DEVICES = 100
 """For so many devices that send from the future the counts say which they are."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from headrace.ledger import Entry, LedgerReader, Line, add_up, of_store
+from headrace.ledger import BEGUN_ANEW, Entry, LedgerReader, Line, add_up, of_store
 from headrace.pipeline import Pipeline, all_tables, all_topics, into
 from headrace.pipeline.model import Hopping, Topic, Tumbling
 from headrace.pipeline.tables import DLQ_SUFFIX, of_one_device, repartition_topic
@@ -149,6 +149,11 @@ def _check_stream(pipeline: Pipeline, line: Line, by_sink: dict[str, Line], stor
     sink = by_sink.get(target)
     if line.behind or (sink is not None and (sink.behind or sink.dropped)):
         verdict.notes.append(f"stream {line.name}: its windows are compared when nothing is behind")
+        return
+    if line.counts.get(BEGUN_ANEW):
+        verdict.notes.append(
+            f"stream {line.name} was started over, and the store may have windows from before: they are not compared"
+        )
         return
     table = all_tables(pipeline)[target]
     in_closed = line.counts.get("in_closed", 0)

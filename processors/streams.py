@@ -102,6 +102,7 @@ class Streams(ABC):
 
     def _restored(self, name: str, windowed: Windowed, partition: int, state: Any) -> Open:
         if self._reset and partition not in self._begun_anew:
+            windowed.counts[ledger.BEGUN_ANEW] = 1
             return Open(windowed, -1)
         next_offset = restore_into(windowed, lambda piece: state.get_bytes(f"{name}/{piece}"))
         if next_offset > (end := self._app.end_offset(self._topic, partition)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,15 +17,20 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from window_oracle import Oracle, Reading, Results
+from window_oracle import Oracle, Reading, Results, Where, always
 
+from headrace.errors import StoreUnavailable
 from headrace.event_time import parser
 from headrace.ledger import LedgerReader, Line, add_up
 from headrace.pipeline import Pipeline, parse
 from headrace.pipeline.model import Time
+from headrace.pipeline.tables import repartition_topic, stream_topic
 from headrace.settings import Settings
+from headrace.stores import open_store
 from headrace.topics import CLIENT, ensure_topics, reaches, reader
+from headrace.verify import lines_of
 from processors.windows import WindowSpec
+from processors.windows.groups import group_name
 
 PATIENCE_S = 60.0
 BASE_MS = 1_704_067_200_000
@@ -43,21 +49,16 @@ note = {{ type = "text", optional = true }}
 checked = {{ type = "time", optional = true }}
 [streams.{stream}]
 from = "{topic}"
-window = {{ kind = "tumbling", size = "10s" }}
+window = {{ {window} }}
 grace = "{grace}"
 idle = "{idle}"
-aggregates = {{ current = ["count", "min", "max", "mean"], energy = ["sum", "last"], note = ["first"] }}
+aggregates = {{ {aggregates} }}
 """
+TUMBLING = 'kind = "tumbling", size = "10s"'
+AGGREGATES = 'current = ["count", "min", "max", "mean"], energy = ["sum", "last"], note = ["first"]'
 Found = TypeVar("Found")
-
-
-def until(condition: Callable[[], Found], what: str, patience_s: float = PATIENCE_S) -> Found:
-    """What the condition gives once that is true."""
-    deadline = time.monotonic() + patience_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
-    return found
+Said = tuple[tuple[str, int], dict[str, Any]]
+"""A result: the device or group and the start, and what it says."""
 
 
 class Processor:
@@ -90,24 +91,60 @@ class Processor:
         return self.process.wait(within_s)
 
 
+def until(
+    condition: Callable[[], Found | None],
+    what: str,
+    patience_s: float = PATIENCE_S,
+    *,
+    running: Sequence[Processor] = (),
+) -> Found:
+    """What the condition gives once that is true; fails when one of the processors has ended."""
+    deadline = time.monotonic() + patience_s
+    while not (found := condition()):
+        for processor in running:
+            processor.check()
+        assert time.monotonic() < deadline, f"never came: {what}"
+        time.sleep(0.02)
+    return found
+
+
 class ProcessorLine:
     """One topic, one stream, and what came of them."""
 
     def __init__(
-        self, address: str, name: str, folder: Path, *, partitions: int = 4, grace: str = "2s", idle: str = "10m"
+        self,
+        address: str,
+        name: str,
+        folder: Path,
+        *,
+        partitions: int = 4,
+        grace: str = "2s",
+        idle: str = "10m",
+        window: str = TUMBLING,
+        aggregates: str = AGGREGATES,
+        conditions: tuple[Where, Where, Where] = (always, always, always),
+        **settings: str,
     ) -> None:
+        """``settings``: further keys of the stream, written as in TOML; ``conditions``: its where, start and end."""
         self.address = address
         self.topic, self.stream = f"{name}-in", f"{name}-out"
-        declared = DECLARED.format(
-            name=name, topic=self.topic, stream=self.stream, partitions=partitions, grace=grace, idle=idle
-        )
-        self.pipeline: Pipeline = parse(declared)
         self.folder = folder
-        (folder / "pipeline.toml").write_text(declared, encoding="utf-8")
-        self.settings = Settings(pipeline=folder / "pipeline.toml", broker=address, data=folder / "data")
-        self.spec = WindowSpec.of(self.pipeline, self.stream)
+        self.conditions = conditions
+        self._names = {"name": name, "topic": self.topic, "stream": self.stream, "partitions": partitions}
+        self._lengths = {"grace": grace, "idle": idle}
+        self.settings = Settings(
+            pipeline=folder / "pipeline.toml",
+            broker=address,
+            data=folder / "data",
+            store=f"sqlite:///{folder / 'store.db'}",
+        )
+        self.declare(window=window, aggregates=aggregates, **settings)
         self.arrived: dict[int, list[Reading]] = {n: [] for n in range(partitions)}
+        self.everything: list[Reading] = []
+        """All readings, in the order in which they were sent."""
         self.sent = 0
+        self._rooms: dict[str, set[str | None]] = {}
+        """What each device has said of its room."""
         self._producer = Producer(
             {
                 **CLIENT,
@@ -119,8 +156,27 @@ class ProcessorLine:
         )
         self._windows: Consumer | None = None
         self._entries: LedgerReader | None = None
-        self.said: list[tuple[tuple[str, int], dict[str, Any]]] = []
-        """Every result that a reader of committed messages has seen, repeated ones too."""
+        self.said: list[Said] = []
+        """Every final result that a reader of committed messages has seen, repeated ones too."""
+        self.provisional: list[Said] = []
+        """And every provisional one."""
+        self._final: Results = {}
+        self.may_go_back = False
+        """Whether a provisional result may follow a final one: after a kill, when all since a commit is said again."""
+
+    def declare(
+        self, *, window: str = TUMBLING, aggregates: str = AGGREGATES, grace: str | None = None, **settings: str
+    ) -> None:
+        """Write the pipeline file, another one than before if the stream is to be declared otherwise."""
+        if grace is not None:
+            self._lengths["grace"] = grace
+        declared = DECLARED.format(**self._names, **self._lengths, window=window, aggregates=aggregates)
+        declared += "".join(f"{key} = {value}\n" for key, value in settings.items())
+        self.pipeline: Pipeline = parse(declared)
+        self.settings.pipeline.write_text(declared, encoding="utf-8")
+        self.spec = WindowSpec.of(self.pipeline, self.stream)
+        self.repartition = repartition_topic(self.pipeline, self.stream)
+        self.key = stream_topic(self.pipeline, self.stream).key
 
     def make_topics(self) -> None:
         """Make the topics, as the first service would."""
@@ -131,17 +187,22 @@ class ProcessorLine:
     def send(self, readings: Iterable[Reading]) -> None:
         """Send readings, a device always into the same partition, and wait until the broker has them."""
         readings = list(readings)
+        self.everything += readings
         for reading in readings:
             self.arrived[self.partition_of(reading.device)].append(reading)
+            self._rooms.setdefault(reading.device, {None}).add(reading.values.get("room"))
         self.send_messages((r.device.encode(), message_of(r), self.partition_of(r.device)) for r in readings)
 
     def send_messages(self, messages: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
         """Send keys and values as they are, each to its partition."""
         failed: list[object] = []
+
+        def note(error: object, _: Message) -> None:
+            if error is not None:
+                failed.append(error)
+
         for key, value, partition in messages:
-            self._producer.produce(
-                self.topic, value, key, partition, on_delivery=lambda error, _: error and failed.append(error)
-            )
+            self._producer.produce(self.topic, value, key, partition, on_delivery=note)
             self.sent += 1
             if not self.sent % 10_000:
                 self._producer.poll(0)
@@ -173,13 +234,19 @@ class ProcessorLine:
 
     # ---- out
 
+    def oracles(self) -> list[Oracle]:
+        """What the plain oracle makes of the readings: of each partition, or of all where groups span them."""
+        oracles = []
+        for readings in self.arrived.values() if self.repartition is None else [self.everything]:
+            oracles.append(Oracle(self.spec, *self.conditions))
+            for reading in readings:
+                oracles[-1].take(reading)
+        return oracles
+
     def expected(self) -> Results:
         """The windows that the readings' own times close, by the plain oracle."""
         closed: Results = {}
-        for readings in self.arrived.values():
-            oracle = Oracle(self.spec)
-            for reading in readings:
-                oracle.take(reading)
+        for oracle in self.oracles():
             assert not closed.keys() & oracle.closed.keys()
             closed |= oracle.closed
         return closed
@@ -187,16 +254,13 @@ class ProcessorLine:
     def counts(self) -> dict[str, int]:
         """What the ledger must say of the readings."""
         total: dict[str, int] = {}
-        for readings in self.arrived.values():
-            oracle = Oracle(self.spec)
-            for reading in readings:
-                oracle.take(reading)
+        for oracle in self.oracles():
             for name, n in oracle.counts.items():
                 total[name] = total.get(name, 0) + n
         return total
 
     def results(self) -> Results:
-        """All windows so far, upserted (at most 10,000 more a call). Fails if two results for a window differ."""
+        """All final windows so far, upserted (at most 10,000 messages more a call). Fails if two for one differ."""
         if self._windows is None:
             self._windows = reader(self.address, **{"isolation.level": "read_committed"})
             if not (found := reaches(self._windows, self.stream)):
@@ -204,12 +268,40 @@ class ProcessorLine:
                 self._windows = None
                 return {}
             self._windows.assign([TopicPartition(self.stream, n, 0) for n in found])
-        messages = self._windows.consume(10_000, 0.05)
-        self.said += [window_of(message) for message in messages if message.error() is None]
-        windows: Results = {}
-        for key, window in self.said:
-            assert windows.setdefault(key, window) == window, f"two results for {key}"
-        return windows
+        for message in self._windows.consume(10_000, 0.05):
+            if message.error() is not None:
+                continue
+            for key, window in self.windows_of(message):
+                (self.said if window["final"] else self.provisional).append((key, window))
+                if window["final"]:
+                    assert self._final.setdefault(key, window) == window, f"two results for {key}"
+                else:
+                    assert key not in self._final or self.may_go_back, f"{key} is provisional after its final result"
+        return self._final
+
+    def look_away(self) -> None:
+        """Forget the results so far: what comes now is of a stream that is declared otherwise, or begins anew."""
+        self.drain()
+        self.said.clear()
+        self.provisional.clear()
+        self._final.clear()
+
+    def windows_of(self, message: Message) -> Iterator[Said]:
+        """A message's results, each as ((device or group, start), values); the tags are looked at, and left out."""
+        said: dict[str, Any] = json.loads(message.value())
+        rows = [said]
+        if isinstance(said[self.key], list):
+            rows = [dict(zip(said, values, strict=True)) for values in zip(*said.values(), strict=True)]
+        for window in rows:
+            name = window.pop(self.key)
+            assert message.key() == name.encode()
+            if self.spec.by is None:
+                assert window.pop("room") in self._rooms.get(name, {None})
+                assert window.pop("since") is None
+            else:
+                assert group_name([window.pop(part) for part in self.spec.by]) == name
+            start_us, window["end"] = _time([window.pop("start"), window["end"]]).tolist()
+            yield (name, start_us), window
 
     def await_windows(self, processors: Sequence[Processor], wanted: Results | None = None) -> None:
         """Wait until every expected window is there, and see that each is right and none is too many."""
@@ -222,27 +314,40 @@ class ProcessorLine:
 
         until(all_there, "the last window")
         self.drain()
-        assert self.results() == wanted
+        assert_alike(self.results(), wanted)
+
+    def await_more(self, processor: Processor) -> None:
+        """Wait until there are more windows than there were."""
+        self.drain()
+        before = len(self.results())
+        until(lambda: len(self.results()) > before, "a window", running=[processor])
 
     def drain(self) -> None:
         """Read what there is of windows."""
         before = -1
-        while len(self.said) > before:
-            before = len(self.said)
+        while len(self.said) + len(self.provisional) > before:
+            before = len(self.said) + len(self.provisional)
             self.results()
 
-    def line(self) -> Line | None:
-        """The stream's line of the ledger, as it is now."""
+    def lines(self) -> dict[str, Line]:
+        """The stream's lines of the ledger, as they are now, by topic: one, or two where groups span partitions."""
         if self._entries is None:
             self._entries = LedgerReader(reader(self.address, **{"isolation.level": "read_committed"}))
         entries = [entry for entry in self._entries.refresh(1.0) if entry.name == self.stream]
         consumer = reader(self.address)
         try:
-            ends = {(self.topic, n): reach.end for n, reach in reaches(consumer, self.topic).items()}
+            ends = {
+                (topic, n): reach.end
+                for topic in {entry.topic for entry in entries}
+                for n, reach in reaches(consumer, topic).items()
+            }
         finally:
             consumer.close()
-        lines = add_up(entries, ends)
-        return lines[0] if lines else None
+        return {line.topic: line for line in add_up(entries, ends)}
+
+    def line(self) -> Line | None:
+        """The stream's line of the ledger over its own topic, as it is now."""
+        return self.lines().get(self.topic)
 
     def await_ledger(self, processors: Sequence[Processor]) -> Line:
         """Wait until the ledger reaches to the end of the topic, and see that it adds up."""
@@ -251,11 +356,28 @@ class ProcessorLine:
             for processor in processors:
                 processor.check()
             line = self.line()
-            return line if line is not None and line.messages == self.sent and not line.behind else None
+            read = 0 if line is None else line.messages + line.counts.get("gaps", 0)
+            return line if line is not None and read == self.sent and not line.behind else None
 
         line = until(whole, "the ledger's end")
         assert line.sound
         return line
+
+    def await_both_lines(self, processors: Sequence[Processor], in_closed: int) -> tuple[Line, Line]:
+        """Wait until the ledger says that so many readings are in closed groups, and see that both lines add up."""
+        first = self.await_ledger(processors)
+        assert self.repartition is not None
+
+        def all_closed() -> Line | None:
+            for processor in processors:
+                processor.check()
+            second = self.lines().get(self.repartition or "")
+            return second if second is not None and second.counts["in_closed"] >= in_closed else None
+
+        second = until(all_closed, "the second line of the ledger")
+        assert second.counts["in_closed"] == in_closed
+        assert second.sound
+        return first, second
 
     def committed(self) -> dict[int, int]:
         """The group's committed offsets, by partition."""
@@ -274,6 +396,64 @@ class ProcessorLine:
             self._entries.close()
 
 
+MakeLine = Callable[..., ProcessorLine]
+
+
+@contextmanager
+def making_lines(name: str, folder: Path, **common: Any) -> Iterator[MakeLine]:
+    """Makes a line on a broker (and its topics) from its address and settings; its readers are closed at the end."""
+    made: list[ProcessorLine] = []
+
+    def make(address: str, **settings: Any) -> ProcessorLine:
+        made.append(ProcessorLine(address, name, folder, **{**common, **settings}))
+        made[-1].make_topics()
+        return made[-1]
+
+    try:
+        yield make
+    finally:
+        for line in made:
+            line.close()
+
+
+def fill_the_store(line: ProcessorLine) -> None:
+    """Run the sinks until they have read everything."""
+    with (line.folder / "sinks.log").open("ab") as log:
+        sinks = subprocess.Popen(
+            [sys.executable, "-m", "sinks", "--commit", "0.2"],
+            env={**os.environ, **line.settings.environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    consumer, entries = reader(line.address), LedgerReader(reader(line.address))
+
+    def all_read() -> bool:
+        assert sinks.poll() is None, (line.folder / "sinks.log").read_text()[-3_000:]
+        try:
+            store = open_store(line.settings.store, readonly=True)
+        except StoreUnavailable:
+            return False
+        try:
+            read = {found.topic: found for found in lines_of(consumer, entries, store) if found.stage == "sinks"}
+        except StoreUnavailable:
+            return False
+        finally:
+            store.close()
+        wanted = {line.topic: line.sent, line.stream: len(line.results())}
+        return all(name in read and read[name].messages >= n and not read[name].behind for name, n in wanted.items())
+
+    try:
+        until(all_read, "the rows in the store")
+        sinks.terminate()
+        assert sinks.wait(20) == 0
+    finally:
+        sinks.kill()
+        sinks.wait()
+        entries.close()
+        consumer.close()
+
+
 def message_of(reading: Reading) -> bytes:
     """A reading as its device would send it."""
     return json.dumps({"device": reading.device, "ts": reading.ts_us // 1_000, **reading.values}).encode()
@@ -282,14 +462,22 @@ def message_of(reading: Reading) -> bytes:
 _time = parser(Time(format="iso8601"))
 
 
-def window_of(message: Message) -> tuple[tuple[str, int], dict[str, Any]]:
-    """A result as (device, start) and its values, without the tags."""
-    window: dict[str, Any] = json.loads(message.value())
-    device = window.pop("device")
-    assert message.key() == device.encode()
-    assert (window.pop("room"), window.pop("since")) == (None, None)
-    start_us, window["end"] = _time([window.pop("start"), window["end"]]).tolist()
-    return (device, start_us), window
+def assert_alike(found: Results, wanted: Results) -> None:
+    """That windows are the same, but for how floats were rounded. Fails with the first few that are not."""
+    lacking, too_many = wanted.keys() - found.keys(), found.keys() - wanted.keys()
+    assert not lacking, f"{len(lacking)} windows lack, as {sorted(lacking)[:3]}"
+    assert not too_many, f"{len(too_many)} windows too many, as {[(key, found[key]) for key in sorted(too_many)[:3]]}"
+    other = [(key, found[key], wanted[key]) for key in wanted if not _alike(found[key], wanted[key])]
+    assert not other, f"{len(other)} windows differ, as {other[:3]}"
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(
+        math.isclose(value, other[name], rel_tol=1e-9, abs_tol=1e-9)
+        if isinstance(value, float) and isinstance(other[name], float)
+        else value == other[name]
+        for name, value in one.items()
+    )
 
 
 def readings(
@@ -307,6 +495,31 @@ def readings(
                 "note": f"n{n}" if n % 5 else None,
             }
             made.append(Reading(f"meter-{device}", ts_ms * 1_000, dict(values)))
+    return made
+
+
+def rooms(devices: int, each: int, *, from_s: float = 0.0, silent: tuple[int, ...] = ()) -> list[Reading]:
+    """Readings in rooms; now and then none for a while, some out of order by less than a second, some repeated.
+
+    Two devices never send at one time, so the order of all is plain. ``silent``: devices that send nothing.
+    """
+    made: list[Reading] = []
+    for n in range(each):
+        for device in range(devices):
+            if device in silent:
+                continue
+            pauses = n // 40
+            disorder_ms = (n * 7919) % 9 * 100 if n % 3 else 0
+            ts_ms = BASE_MS + round(from_s * 1_000) + n * 100 + pauses * 2_000 - disorder_ms + device
+            values: dict[str, Any] = {
+                "current": (n * 31 + device) % 1_000 / 8,
+                "energy": n,
+                "note": f"n{n % 7}" if n % 5 else None,
+                "room": ("hall", "attic", None)[device % 3],
+            }
+            made.append(Reading(f"meter-{device}", ts_ms * 1_000, values))
+        if n % 13 == 0:
+            made.append(made[-1])
     return made
 
 
