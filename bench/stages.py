@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STAGES: Mapping[str, Sequence[str]] = {
-    "consume": ["headrace.runtime.microbatch:MicroBatchConsumer.consume"],
-    "rows of a poll": ["headrace.runtime.microbatch:MicroBatchConsumer.poll_row"],
+    "consume": ["headrace.runtime.consumer:MicroBatchConsumer.consume"],
+    "rows of a poll": ["headrace.runtime.consumer:MicroBatchConsumer.poll_row"],
     "value": ["headrace.runtime.batches:MicroBatch.__init__"],
     "decode": ["headrace.wire:Decoder.decode"],
     "devices": ["processors.windows.groups:Devices.slots_of", "processors.windows.groups:Devices.note_tags"],

@@ -1,0 +1,191 @@
+"""Quix Streams' consumer, giving micro-batches: the messages of one partition from one poll.
+
+Leans on names inside Quix Streams 3.28 (``InternalConsumer.poll_row``, ``Row``); the version is pinned to the
+minor, and a test holds its results against Quix's own windows.
+
+What the rows promise:
+
+- The rows of a partition come in the order of its offsets, none lost, none twice within an assignment. Rows
+  that wait when their partition is revoked or sought are dropped: they will be read again.
+- A partition that has reached its end and stays silent gives ``idle`` rows (no messages, no offset): first
+  after ``silent_s``, then every ``tick_s``. One that is behind, or paused, never does.
+- The key is constant, so state is scoped to the partition.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, Message, TopicPartition
+from quixstreams.internal_consumer import InternalConsumer
+from quixstreams.kafka.consumer import raise_for_msg_error
+from quixstreams.models import MessageContext, Row, Topic
+
+from headrace.runtime.batches import MicroBatch
+
+KEY = b"partition"
+"""The constant key of every row."""
+
+IDLE_OFFSET = -1
+"""The offset of a row that covers no message; it is never stored."""
+
+Partition = tuple[str, int]
+
+
+@dataclass
+class _Silence:
+    """Where a partition ends, since when it has been silent there, and when it was last said so."""
+
+    end: int
+    since: float
+    said: float | None = None
+
+
+class MicroBatchConsumer(InternalConsumer):
+    """Quix's consumer, giving one row a partition and poll."""
+
+    def __init__(self, *, batch: int, silent_s: float, tick_s: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._batch = batch
+        self._silent_s = silent_s
+        self._tick_s = tick_s
+        self._queue: deque[Row] = deque()
+        self._ends: dict[Partition, _Silence] = {}
+        self.assigned: set[Partition] = set()
+        self._rebalances = 0
+        self.on_quiet: list[Callable[[], None]] = []
+        self.handed_out: dict[Partition, int] = {}
+        """The first offset of each partition's row that was handed out last."""
+
+    def subscribe(self, topics: list[Topic], on_assign: Any = None, on_revoke: Any = None, on_lost: Any = None) -> None:
+        """Subscribe as Quix does, and know which partitions are ours."""
+
+        def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
+            on_assign(consumer, partitions)
+            self._rebalances += 1
+            self.assigned.update(
+                (tp.topic, tp.partition) for tp in partitions if not self._topics[tp.topic].is_changelog
+            )
+
+        def gone(then: Callable[..., None], consumer: Any, partitions: list[TopicPartition]) -> None:
+            # First of all: what waits must not be processed by the commit that a revoke brings.
+            self._forget({(tp.topic, tp.partition) for tp in partitions})
+            then(consumer, partitions)
+
+        super().subscribe(
+            topics,
+            on_assign=assigned,
+            on_revoke=functools.partial(gone, on_revoke),
+            on_lost=functools.partial(gone, on_lost),
+        )
+
+    def trigger_backpressure(self, offsets_to_seek: dict[Partition, int], resume_after: float) -> None:
+        """Pause and seek back as Quix does; what waits will be read again."""
+        seek = dict(offsets_to_seek)
+        # Quix knows of the rows that it was handed alone. Those that wait here must be read again as well, and
+        # a partition at its end begins there again: consume() has moved it one offset too far for the event.
+        for row in self._queue:
+            if row.offset != IDLE_OFFSET:
+                seek.setdefault((row.topic, row.partition), cast(MicroBatch, row.value).first_offset)
+        for partition, silence in self._ends.items():
+            seek.setdefault(partition, silence.end)
+        self._queue.clear()
+        self._ends.clear()
+        super().trigger_backpressure(seek, resume_after)
+
+    def poll(self, timeout: float | None = None) -> Message | None:
+        """A single message, for the recovery of state, which knows nothing of ends."""
+        message = super().poll(timeout=timeout)
+        if message is not None and _is_end(message):
+            return None
+        return message
+
+    def poll_row(self, timeout: float | None = None, buffered: bool = False) -> Row | None:  # noqa: ARG002 - Quix's signature
+        """The next micro-batch as a row, or None."""
+        if not self._queue:
+            self._fill(timeout)
+        if not self._queue:
+            for hook in self.on_quiet:
+                hook()
+            return None
+        row = self._queue.popleft()
+        batch = cast(MicroBatch, row.value)
+        batch.more = bool(self._queue)
+        if not batch.idle:
+            self.handed_out[batch.topic, batch.partition] = batch.first_offset
+        return row
+
+    def _fill(self, timeout: float | None) -> None:
+        before = self._rebalances
+        messages = self.consume(num_messages=self._batch, timeout=timeout)
+        # Where one partition is ours, and was all the time, every message is of it: no need to ask each.
+        only = next(iter(self.assigned)) if len(self.assigned) == 1 and before == self._rebalances else None
+        now, polled_ms = time.monotonic(), time.time_ns() // 1_000_000
+        for partition, of_partition in self._by_partition(messages, only, now).items():
+            # A rebalance inside consume() may have taken the partition away.
+            if partition in self.assigned:
+                self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
+        for partition, silence in self._ends.items():
+            due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
+            if now >= due and partition not in self._paused():
+                silence.said = now
+                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=silence.end)))
+
+    def _by_partition(
+        self, messages: list[Message], only: Partition | None, now: float
+    ) -> dict[Partition, list[Message]]:
+        grouped: dict[Partition, list[Message]] = {}
+        if not messages:
+            return grouped
+        if any(map(Message.error, messages)):
+            messages = [message for message in messages if not self._noted(message, now)]
+        if only is not None and messages:
+            grouped[only] = messages
+        else:
+            numbers = map(Message.partition, messages)
+            for message, topic, number in zip(messages, map(Message.topic, messages), numbers, strict=True):
+                grouped.setdefault((topic, number), []).append(message)
+        for partition, of_partition in grouped.items():
+            silence = self._ends.get(partition)
+            # The end that was noted may lie behind these messages: both can come from one poll.
+            if silence is not None and silence.end <= of_partition[-1].offset():
+                del self._ends[partition]
+        return grouped
+
+    def _noted(self, message: Message, now: float) -> bool:
+        """Whether a message is no reading but an event: the end of a partition is noted, an error raised."""
+        if message.error() is None:
+            return False
+        if not _is_end(message):
+            raise_for_msg_error(message)
+        partition = (message.topic(), message.partition())
+        if partition in self.assigned:
+            self._ends[partition] = _Silence(message.offset(), now)
+        return True
+
+    def _paused(self) -> set[Partition]:
+        return {(tp.topic, tp.partition) for tp in self._backpressurred_tps}
+
+    def _forget(self, partitions: set[Partition]) -> None:
+        self._rebalances += 1
+        self.assigned -= partitions
+        for partition in partitions:
+            self._ends.pop(partition, None)
+            self.handed_out.pop(partition, None)
+        self._queue = deque(row for row in self._queue if (row.topic, row.partition) not in partitions)
+
+
+def _is_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _row(batch: MicroBatch) -> Row:
+    offset = batch.next_offset - 1 if not batch.idle else IDLE_OFFSET
+    context = MessageContext(topic=batch.topic, partition=batch.partition, offset=offset, size=len(batch))
+    return Row(value=batch, key=KEY, timestamp=batch.polled_ms, context=context, headers=[])
