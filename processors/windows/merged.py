@@ -79,6 +79,8 @@ class Merged(Windowed):
         self.clocks: SourceClocks = SourceClocks("slowest", spec.idle_us)
         self._owners: dict[tuple[Any, ...], int] = {}
         """The groups themselves, where each slot is one partition's part of a group."""
+        self._owner: list[int] = []
+        """For each slot the one that stands for its whole group."""
         self._had: dict[int, tuple[int, int]] = {}
         """Of each source partition since when its readings are numbered, and the number of the next one."""
         # Repeated readings have been left out where they were read.
@@ -118,6 +120,7 @@ class Merged(Windowed):
         engine, groups = self.engine, self.groups
         assert isinstance(engine, TimeWindows) and groups is not None  # noqa: S101 - what the first stage made
         slots = np.array([self._slot(tuple(of), source) for of in panes.groups], np.int64)[times_of(panes.group)]
+        self._own()
         starts = times_of(panes.pane)
         partials = engine.rows.aggregates.unpacked(panes.partials)
         counted = partials["count"]
@@ -139,15 +142,17 @@ class Merged(Windowed):
         slot = groups.slots.get((*values, source))
         if slot is None:
             slot = groups.add((*values, source), 0)
-            self._own()
         return slot
 
     def _own(self) -> None:
         """Let the windows know which slots are parts of one group."""
         self._add_groups()
         if not self.spec.ordered and isinstance(self.engine, TimeWindows) and self.groups is not None:
-            owners = [self._owners.setdefault(values[:-1], slot) for slot, values in enumerate(self.groups.values)]
-            self.engine.owner = np.array(owners, np.int64)
+            known = len(self._owner)
+            if self.engine.owner is None or known < len(self.groups):
+                fresh = enumerate(self.groups.values[known:], known)
+                self._owner += [self._owners.setdefault(values[:-1], slot) for slot, values in fresh]
+                self.engine.owner = np.array(self._owner, np.int64)
 
     def add_groups(self) -> None:
         """Make room for all groups that there are, and know what they have passed."""
