@@ -648,11 +648,14 @@ def test_between_takes_the_start_and_leaves_the_end(place: Place) -> None:
 def test_count_and_total(place: Place) -> None:
     store = place.prepared()
     assert (store.count(MEANS), store.total(MEANS, "count")) == (0, 0)
-    Sink(store, MEANS).write(means(("m1", 0, 5, 0), ("m1", 10, 7, 0), ("m2", 0, 2**40, 0), ("m2", 0, 2**41, 1)))
+    sink = Sink(store, MEANS)
+    sink.write(means(("m1", 0, 5, 0), ("m1", 10, 7, 0), ("m2", 0, 2**40, 0), ("m2", 0, 2**41, 1)))
     assert (store.count(MEANS), store.total(MEANS, "count")) == (3, 12 + 2**41)
-    # What is said provisionally does not count.
-    Sink(store, MEANS, partition=1).write(means(("m3", 0, 100, 0), final=False))
+    # What is said provisionally does not count, until it is said for the last time.
+    sink.write(means(("m3", 0, 100, 0), final=False))
     assert (store.count(MEANS), store.total(MEANS, "count")) == (4, 12 + 2**41)
+    sink.write(means(("m3", 0, 101, 0)))
+    assert (store.count(MEANS), store.total(MEANS, "count")) == (4, 113 + 2**41)
 
 
 def test_reader_waits_for_a_sink_to_have_made_the_store(place: Place) -> None:
