@@ -22,7 +22,7 @@ from headrace.pipeline.model import (
     Tumbling,
 )
 from headrace.pipeline.nearest import nearest_name
-from headrace.pipeline.tables import GROUP, by_device, expression_types, of_one_device, result_name
+from headrace.pipeline.tables import GROUP, ORDERED_AGGREGATES, by_device, expression_types, of_one_device, result_name
 from headrace.pipeline.zones import mistake
 
 Path = tuple[str | int, ...]
@@ -30,8 +30,6 @@ Note = Callable[[Path, str, str], None]
 
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,180}")
 RESULT_NAMES = ("start", "end", "count", "revision", "final", GROUP)
-ORDERED_AGGREGATES: tuple[Aggregate, ...] = ("delta", "rate", "time_weighted_mean")
-"""The aggregates that depend on the order of readings, so that these wait until their place is sure."""
 
 _OF_ANYTHING: tuple[Aggregate, ...] = ("count", "missing", "first", "last", "distinct")
 _NUMBERS = ("float", "int")

@@ -23,6 +23,9 @@ GROUP = "group"
 ALWAYS_THERE: tuple[Aggregate, ...] = ("count", "missing", "distinct")
 """The aggregates that are numbers even where a window has no value of the field."""
 
+ORDERED_AGGREGATES: tuple[Aggregate, ...] = ("delta", "rate", "time_weighted_mean")
+"""The aggregates that depend on the order of readings, so that these wait until their place is sure."""
+
 _RESULT_TYPES: dict[Aggregate, FieldType] = {
     **dict.fromkeys(ALWAYS_THERE, "int"),
     **dict.fromkeys(("mean", "variance", "stddev", "rate", "time_weighted_mean"), "float"),

@@ -69,3 +69,18 @@ def as_array(listed: Sequence[Any], dtype: Any) -> Array:
     values = np.empty(len(listed), object)
     values[:] = listed
     return values
+
+
+def with_room(column: Array, n: int, fill: Any) -> Array:
+    """The column itself if it has room for n values, or else a longer one, its new values being ``fill``."""
+    if n <= len(column):
+        return column
+    more = max(64, n - len(column), n // 2)
+    return np.concatenate([column, np.full(more, fill, column.dtype)])
+
+
+def heads_of(sorted_slots: Int64s) -> Bools:
+    """Where each run of equal values begins."""
+    heads = np.ones(len(sorted_slots), np.bool_)
+    np.not_equal(sorted_slots[1:], sorted_slots[:-1], out=heads[1:])
+    return heads

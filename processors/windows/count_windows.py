@@ -10,10 +10,11 @@ from headrace.batch import Int64s
 from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
 from processors.windows.alignment import Fixed
+from processors.windows.column import heads_of, with_room
 from processors.windows.pane_windows import PaneWindows
 from processors.windows.passed import Passed
 from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings, heads_of
+from processors.windows.waiting import Readings
 
 
 class CountWindows(PaneWindows):
@@ -22,19 +23,19 @@ class CountWindows(PaneWindows):
     def __init__(self, window: Count, aggregates: Aggregates) -> None:
         step = window.step or window.count
         super().__init__(
-            Fixed(window.count, step), aggregates, unit=step if window.count % step == 0 else 1, along_time=False
+            Fixed(window.count, step),
+            aggregates,
+            unit=step if window.count % step == 0 else 1,
+            along_time=False,
+            # Windows that end by this would begin before a group's first reading.
+            before_all=window.count - 1,
         )
         self._counted: Int64s = np.empty(0, np.int64)
-        self._before_all = window.count - 1
-        """Windows that end by this would begin before a group's first reading."""
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
         super().add_groups(groups)
-        more = len(self.closed) - len(self._counted)
-        if more:
-            self._counted = np.concatenate([self._counted, np.zeros(more, np.int64)])
-            self.closed[-more:] = self._before_all
+        self._counted = with_room(self._counted, groups, 0)
 
     def begin(self, groups: Int64s, passed: Passed) -> None:
         """Nothing: windows follow the readings alone."""

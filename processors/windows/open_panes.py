@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.batch import Int64s
+from processors.windows.column import with_room
 
 _NONE = -1
 
@@ -22,10 +23,8 @@ class OpenPanes:
 
     def add_groups(self, groups: int) -> None:
         """Make room for so many groups in all."""
-        if groups > len(self._row):
-            more = max(64, groups - len(self._row), groups // 2)
-            self._pane = np.concatenate([self._pane, np.zeros(more, np.int64)])
-            self._row = np.concatenate([self._row, np.full(more, _NONE, np.int64)])
+        self._pane = with_room(self._pane, groups, 0)
+        self._row = with_room(self._row, groups, _NONE)
 
     def find(self, slots: Int64s, panes: Int64s) -> Int64s:
         """The row of each pane, or -1 where it is not open."""

@@ -15,7 +15,7 @@ import numpy as np
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.alignment import Alignment
-from processors.windows.column import Column
+from processors.windows.column import Column, with_room
 from processors.windows.open_panes import OpenPanes
 from processors.windows.rows import Rows
 from processors.windows.spoken import Spoken
@@ -68,8 +68,12 @@ class PaneWindows:
     a group's readings, and a window reaches from its first reading to its last.
     """
 
-    def __init__(self, alignment: Alignment, aggregates: Aggregates, *, unit: int, along_time: bool) -> None:
+    def __init__(
+        self, alignment: Alignment, aggregates: Aggregates, *, unit: int, along_time: bool, before_all: int = NEVER
+    ) -> None:
         self.alignment = alignment
+        self._before_all = before_all
+        """Windows that end by this there are not, in any group."""
         self.rows = Rows(aggregates)
         self._unit = unit
         self._along_time = along_time
@@ -86,10 +90,8 @@ class PaneWindows:
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
-        if groups > len(self.closed):
-            more = max(64, groups - len(self.closed), groups // 2)
-            self.closed = np.concatenate([self.closed, np.full(more, NEVER, np.int64)])
-            self._next_end = np.concatenate([self._next_end, np.full(more, FOR_EVER, np.int64)])
+        self.closed = with_room(self.closed, groups, self._before_all)
+        self._next_end = with_room(self._next_end, groups, FOR_EVER)
         self._open.add_groups(groups)
 
     def fold(self, slots: Int64s, at: Int64s, ts_us: Int64s, columns: Mapping[str, Column]) -> Int64s:

@@ -11,13 +11,13 @@ from headrace.batch import Int64s
 from headrace.pipeline.model import Event, FieldType, Session, State
 from processors.windows import segments
 from processors.windows.aggregates import Aggregates
-from processors.windows.column import DTYPES, Column, as_array
+from processors.windows.column import DTYPES, Column, as_array, heads_of, with_room
 from processors.windows.passed import Passed
 from processors.windows.rows import Rows
 from processors.windows.segments import NONE, Cut
 from processors.windows.spec import ENDS, STARTS
 from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings, heads_of
+from processors.windows.waiting import Readings
 
 
 class SegmentWindows:
@@ -35,11 +35,8 @@ class SegmentWindows:
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
-        if groups > len(self.row):
-            more = max(64, groups - len(self.row), groups // 2)
-            self.row = np.concatenate([self.row, np.full(more, -1, np.int64)])
-            blank = as_array([""] * more, object) if self._value_type is object else np.zeros(more, self._value.dtype)
-            self._value = np.concatenate([self._value, blank])
+        self.row = with_room(self.row, groups, -1)
+        self._value = with_room(self._value, groups, "" if self._value_type is object else 0)
 
     def take(self, readings: Readings) -> tuple[Spoken, int]:
         """Take readings in their order; the windows that they end, and how many of them are in no window."""
@@ -56,8 +53,7 @@ class SegmentWindows:
         begins, of = cut.begins[inside], slots[inside]
         # Windows in the order of their readings: one for each reading that begins one, and before these, in a
         # run that does not begin with one, the window that is open.
-        first = np.ones(len(inside), np.bool_)
-        np.not_equal(run[1:], run[:-1], out=first[1:])
+        first = heads_of(run)
         opens = first | begins
         number = np.cumsum(opens) - 1
         places = np.flatnonzero(opens)

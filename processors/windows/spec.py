@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from headrace.batch import Batch, Int64s
 from headrace.expression import Expression, parse, parse_condition
-from headrace.pipeline.check_streams import ORDERED_AGGREGATES
 from headrace.pipeline.model import (
     Count,
     Event,
@@ -87,19 +87,19 @@ class WindowSpec:
             late=stream.late,
         )
 
-    @property
+    @cached_property
     def of_one_device(self) -> bool:
         """Whether each group is within one device."""
         return self.by is None or self.key in self.by
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether readings must wait until their place in the order is sure."""
         if not isinstance(self.window, Tumbling | Hopping):
             return True
-        return any(aggregate in ORDERED_AGGREGATES for measure in self.measures for aggregate in measure.aggregates)
+        return self.aggregates.ordered
 
-    @property
+    @cached_property
     def alignment(self) -> Alignment | None:
         """Which windows there are along event time; None where readings make them."""
         window = self.window
@@ -110,19 +110,19 @@ class WindowSpec:
             return Zoned(window.zone, int(window.size), step, int(window.offset))
         return Fixed(int(window.size), step, int(window.offset))
 
-    @property
+    @cached_property
     def unit_us(self) -> int:
         """A length that panes begin at multiples of, each from the others; 1 if none is known."""
         alignment = self.alignment
         return alignment.step if isinstance(alignment, Fixed) and alignment.size % alignment.step == 0 else 1
 
-    @property
+    @cached_property
     def aggregates(self) -> Aggregates:
         """What is kept of a window's readings."""
         times = isinstance(self.window, Session | State | Count | Event)
         return Aggregates(self.measures, times=times, sketches=not isinstance(self.window, Sliding))
 
-    @property
+    @cached_property
     def fields(self) -> tuple[str, ...]:
         """The fields and tags that readings are kept with: what is measured, and what makes the windows."""
         names = [measure.field for measure in self.measures]
@@ -130,7 +130,7 @@ class WindowSpec:
             names.append(self.window.field)
         return tuple(dict.fromkeys(names))
 
-    @property
+    @cached_property
     def said(self) -> tuple[str, ...]:
         """The topic's own fields and tags that matter to the stream: what a repeated reading is compared by."""
         own = {*self.fields, *(self.by or ())}
@@ -169,7 +169,7 @@ class WindowSpec:
             )
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The fingerprint, short."""
         return hashlib.blake2b(self.fingerprint().encode(), digest_size=8).hexdigest()

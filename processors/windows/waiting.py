@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Array, Bools, Column
+from processors.windows.column import Column, as_array
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,12 @@ class Readings:
         )
         columns = {
             name: Column(
-                _texts(values) if isinstance(values, list) else np.frombuffer(values, dtypes[name]).copy(),
+                as_array(values, object) if isinstance(values, list) else np.frombuffer(values, dtypes[name]).copy(),
                 None if present is None else np.frombuffer(present, np.bool_).copy(),
             )
             for name, (values, present) in packed["columns"].items()
         }
         return cls(slots, devices, ts_us, columns)
-
-
-def _texts(values: list[str]) -> Array:
-    texts = np.empty(len(values), object)
-    texts[:] = values
-    return texts
 
 
 class Waiting:
@@ -127,14 +121,3 @@ class Waiting:
         if self._held is None:
             return None
         return self._held.take(np.flatnonzero((self._held.slots >= first) & (self._held.slots < last)))
-
-    def slots(self) -> Int64s:
-        """The groups of which readings wait."""
-        return np.empty(0, np.int64) if self._held is None else np.unique(self._held.slots)
-
-
-def heads_of(slots: Int64s) -> Bools:
-    """Where each group's run of readings begins."""
-    heads = np.ones(len(slots), np.bool_)
-    np.not_equal(slots[1:], slots[:-1], out=heads[1:])
-    return heads

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Bools
+from processors.windows.column import Bools, heads_of, with_room
 
 NEVER = -(2**62)
 """The progress of a device, or the clock of a partition, that has sent nothing."""
@@ -54,9 +54,7 @@ class Clocks:
     def add_devices(self, devices: int) -> None:
         """Know so many devices in all."""
         self.devices = devices
-        if devices > len(self.progress_us):
-            more = max(64, devices - len(self.progress_us), devices // 2)
-            self.progress_us = np.concatenate([self.progress_us, np.full(more, NEVER, np.int64)])
+        self.progress_us = with_room(self.progress_us, devices, NEVER)
 
     @property
     def silent_us(self) -> int:
@@ -184,9 +182,7 @@ def running_max_before(devices: Int64s, ts_us: Int64s, progress_us: Int64s) -> I
     """For each reading the greatest time that its device (or group) has sent before it."""
     order = np.argsort(devices, kind="stable")
     sorted_devices, times = devices[order], ts_us[order]
-    first = np.empty(len(order), np.bool_)
-    first[0] = True
-    np.not_equal(sorted_devices[1:], sorted_devices[:-1], out=first[1:])
+    first = heads_of(sorted_devices)
     # One running maximum over all devices: each device's times are lifted above those of the one before it.
     # By rank, as the times themselves, lifted a thousand times over, would not fit into 64 bits.
     levels, ranks = np.unique(times, return_inverse=True)

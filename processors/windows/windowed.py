@@ -10,7 +10,7 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from headrace.pipeline.model import Count, Event, State
-from processors.windows.column import Bools
+from processors.windows.column import Bools, with_room
 from processors.windows.digest import digests
 from processors.windows.engine import engine_of
 from processors.windows.groups import Devices, Groups, different, group_name
@@ -148,9 +148,8 @@ class Windowed:
     def _add_groups(self) -> None:
         count = len(self.groups if self.groups is not None else self.devices)
         self.engine.add_groups(count)
-        if self.groups is not None and self._silence_ends and count > len(self._seen):
-            more = max(64, count - len(self._seen), count // 2)
-            self._seen = np.concatenate([self._seen, np.full(more, NEVER, np.int64)])
+        if self.groups is not None and self._silence_ends:
+            self._seen = with_room(self._seen, count, NEVER)
 
     @property
     def _seen_us(self) -> Int64s:

@@ -10,7 +10,8 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.errors import StateError
 from headrace.pipeline.model import Aggregate
-from processors.windows.aggregates.counters import ORDERED, Counters
+from headrace.pipeline.tables import ORDERED_AGGREGATES
+from processors.windows.aggregates.counters import Counters
 from processors.windows.aggregates.distincts import Distincts, exact_distinct
 from processors.windows.aggregates.edges import Edges
 from processors.windows.aggregates.extremes import Extremes
@@ -60,7 +61,7 @@ class Aggregates:
 
     def __init__(self, measures: Sequence[Measure], *, times: bool = False, sketches: bool = True) -> None:
         self.measures = tuple(measures)
-        self.ordered = any(measure.asks(*ORDERED) for measure in self.measures)
+        self.ordered = any(measure.asks(*ORDERED_AGGREGATES) for measure in self.measures)
         """Whether the order of the readings matters."""
         self._families = {
             measure.field: _families(measure, _PLAIN + _SKETCHED if sketches else _PLAIN) for measure in self.measures

@@ -13,6 +13,7 @@ import numpy as np
 
 from headrace.batch import Float64s, Int64s
 from headrace.pipeline.model import Aggregate
+from headrace.pipeline.tables import ORDERED_AGGREGATES
 from processors.windows.aggregates.halves import listed_quotients, listed_totals, split
 from processors.windows.aggregates.measure import Measure
 from processors.windows.aggregates.parts import (
@@ -29,7 +30,6 @@ from processors.windows.aggregates.parts import (
 )
 from processors.windows.column import Bools
 
-ORDERED: tuple[Aggregate, ...] = ("delta", "rate", "time_weighted_mean")
 _US = 1_000_000
 
 
@@ -50,7 +50,7 @@ class Counters(Family):
     began again at 0. The area between them is that of the straight line.
     """
 
-    gives = ORDERED
+    gives = ORDERED_AGGREGATES
 
     def __init__(self, measure: Measure) -> None:
         super().__init__(measure)
