@@ -3,7 +3,8 @@
 Formats: ``epoch_s``, ``epoch_ms``, ``epoch_us``, ``epoch_ns`` (numbers), ``iso8601`` (text, with or without a
 zone), or a strptime pattern. A time without a zone is in the declared named zone, else UTC. In the hour
 that daylight saving repeats the earlier of the two is meant; a time in the hour that it skips is moved
-forward by the gap.
+forward by the gap. 24:00 is midnight at the end of the day. Digits below the microsecond are cut off; only a
+fraction of an epoch in s, ms or µs, which as a float is rarely exact, is rounded.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A reading outside these years has no event time that any store could keep.
 EARLIEST_US = int((datetime(1900, 1, 1, tzinfo=UTC) - EPOCH) / timedelta(microseconds=1))
 LATEST_US = int((datetime(2200, 1, 1, tzinfo=UTC) - EPOCH) / timedelta(microseconds=1))
+_END_OF_DAY = re.compile(r"([^:]{8,10}[Tt ])24((?::?00(?::?00(?:[.,]0+)?)?)?(?:Z|[+-].*)?)", re.ASCII)
 
 
 Parser = Callable[[Sequence[Any]], Int64s]
@@ -112,6 +114,10 @@ def _scaled(values: Sequence[Any], format: str) -> Int64s:  # noqa: A002
     factor_us = EPOCH_FORMATS[format]
     if len(array) and not np.abs(array).max() <= LATEST_US / factor_us:  # NaN neither
         raise ValueError("a time lies outside the years 1900 to 2199")
+    if format == "epoch_ns":
+        # As whole nanoseconds are: 1999.0 is 1999.
+        us: Int64s = np.floor(array).astype(np.int64) // 1_000
+        return us
     return np.rint(array * factor_us).astype(np.int64)
 
 
@@ -129,12 +135,17 @@ def _parse_iso(values: Sequence[str], zone: Any) -> Int64s:
             parsed = pc.cast(pa.array(values, pa.string()), pa.timestamp("us", tz="UTC"))
             us: Int64s = parsed.cast(pa.int64()).to_numpy(zero_copy_only=False).astype(np.int64)
             return us
-    return np.array([_one(datetime.fromisoformat(_seconds_fraction(value)), zone) for value in values], np.int64)
+    return np.array([_one(_from_iso(value), zone) for value in values], np.int64)
 
 
-def _seconds_fraction(value: str) -> str:
-    """Nanosecond fractions are cut to the microseconds that event time has."""
-    return re.sub(r"(\.\d{6})\d+", r"\1", value)
+def _from_iso(value: str) -> datetime:
+    """What Python reads as ISO 8601 and, as the standard and RFC 3339 have them, 24:00 and a lowercase z."""
+    if value[-1:] == "z":
+        value = value[:-1] + "Z"
+    midnight = _END_OF_DAY.fullmatch(value)
+    if midnight is None:
+        return datetime.fromisoformat(value)
+    return datetime.fromisoformat(f"{midnight[1]}00{midnight[2]}") + timedelta(days=1)
 
 
 def _one(moment: datetime, zone: Any) -> int:

@@ -61,7 +61,7 @@ class Field(Table, kw_only=True, frozen=True):
 
 
 class Time(Table, kw_only=True, frozen=True):
-    """Where a reading carries its event time, and how it is written."""
+    """Where a reading carries its event time, and how it is written; nanoseconds are cut to microseconds."""
 
     field: Annotated[str, _doc("the field that holds it")] = "ts"
     format: Annotated[
