@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"headrace {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     demo = _command(commands, "demo", _demo, "run the whole line on an embedded broker and store")
-    add_flags(demo, "pipeline", "store", "data", "host", "port", "log")
+    add_flags(demo, "pipeline", "store", "data", "host", "port", "public", "log")
     demo.add_argument(
         "--for", dest="run_for", metavar="DURATION", help="stop by itself, as 30s; then recount everything"
     )

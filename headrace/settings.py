@@ -12,6 +12,7 @@ Every service takes the same flags; a flag wins over its environment variable, w
 | --guarantee   | HEADRACE_GUARANTEE   | at-least-once (or exactly-once)                    |
 | --host        | HEADRACE_HOST        | 127.0.0.1 (viewer)                                 |
 | --port        | HEADRACE_PORT        | 8081 (viewer)                                      |
+| --public      | HEADRACE_PUBLIC      | off: a --host beyond loopback is refused (viewer)  |
 | --log         | HEADRACE_LOG         | warning (debug, info, warning, error)              |
 """
 
@@ -30,6 +31,7 @@ from headrace.errors import DataFolderError, SettingsError
 Guarantee = Literal["at-least-once", "exactly-once"]
 GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
 LOG_LEVELS = ("debug", "info", "warning", "error")
+SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Settings:
     guarantee: Guarantee = "at-least-once"
     host: str = "127.0.0.1"
     port: int = 8081
+    public: bool = False
     log: str = "warning"
 
     def __post_init__(self) -> None:
@@ -73,10 +76,14 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
         "guarantee": "at-least-once or exactly-once",
         "host": "the address that the viewer listens on",
         "port": "the port that the viewer listens on",
+        "public": "let the viewer listen beyond this machine, where all who reach it see the page: it has no login",
         "log": "debug, info, warning or error",
     }
     for name in names or tuple(texts):
-        parser.add_argument(f"--{name}", default=None, metavar=name.upper(), help=texts[name])
+        if name == "public":
+            parser.add_argument("--public", action="store_const", const="1", default=None, help=texts[name])
+        else:
+            parser.add_argument(f"--{name}", default=None, metavar=name.upper(), help=texts[name])
 
 
 def from_flags(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -98,6 +105,10 @@ def from_flags(flags: argparse.Namespace, environ: Mapping[str, str] = os.enviro
                 values[name] = int(text)
             except ValueError:
                 raise SettingsError(f"--port is {text!r}", hint="write a whole number") from None
+        elif name == "public":
+            if text.lower() not in SWITCH:
+                raise SettingsError(f"HEADRACE_PUBLIC is {text!r}", hint="write 1 or 0")
+            values[name] = SWITCH[text.lower()]
         else:
             values[name] = text
     return Settings(**values)  # type: ignore[arg-type]

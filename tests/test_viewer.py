@@ -235,7 +235,7 @@ def test_foreign_origin_is_refused(shared: Viewer) -> None:
     async def use() -> None:
         own = await connect(shared, Origin=shared.url.rstrip("/"))
         await leave(own)
-        for foreign in ("http://evil.example", f"http://127.0.0.1:{shared.port + 1}", "null"):
+        for foreign in ("http://evil.example", f"http://127.0.0.1:{shared.port + 1}", "null", "http://[::1"):
             with pytest.raises(HTTPClientError) as refused:
                 await connect(shared, Origin=foreign)
             assert refused.value.code == 403
@@ -246,6 +246,19 @@ def test_foreign_origin_is_refused(shared: Viewer) -> None:
 def test_foreign_name_for_a_local_viewer_is_refused(shared: Viewer) -> None:
     assert shared.get("status", Host=f"evil.example:{shared.port}")[0] == 403
     assert shared.get("status", Host=f"localhost:{shared.port}")[0] == 200
+
+
+def test_host_that_is_none_is_a_bad_request(shared: Viewer) -> None:
+    for host in ("[::1", "::1]", "a b", "[x]", "127.0.0.1:x", "u@127.0.0.1", "127.0.0.1/", "[::1]x"):
+        assert shared.get("status", Host=host)[0] == 400, host
+    assert shared.get("status", Host=f"[::1]:{shared.port}")[0] == 200
+
+
+def test_page_that_others_can_reach_is_said_to_have_no_login(line: Line) -> None:
+    with viewing(line, flags=["--host", "0.0.0.0", "--public"]) as viewer:
+        assert viewer.get("status", Host="elsewhere.example")[0] == 200
+        assert viewer.stop() == 0
+        assert "the page has no login: whoever reaches 0.0.0.0 can read it" in viewer.log.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", ["", "page.js", "page.css", "icon.svg", "status", "healthz", "panels", "nowhere"])
@@ -345,10 +358,11 @@ def test_port_that_is_taken_is_named_with_its_flag(line: Line) -> None:
         (PIPELINE + '[[panels]]\ntitle = "x"\nkind = "lines"\nof = "metres"\n', [], "no topic or stream 'metres'"),
         (PIPELINE + '[[panels]]\ntitle = "x"\nkind = "lines"\nof = "meters"\ncolumns = ["note"]\n', [], "number"),
         (PIPELINE, ["--store", "mysql://x"], "--store is 'mysql://x'"),
-        (PIPELINE, ["--host", "no.such.host.invalid"], "--host is 'no.such.host.invalid'"),
+        (PIPELINE, ["--host", "no.such.host.invalid", "--public"], "--host is 'no.such.host.invalid', which cannot"),
+        (PIPELINE, ["--host", "0.0.0.0"], "--host is '0.0.0.0', which others can reach, and the page has no login"),
         (PIPELINE, ["--port", "http"], "--port is 'http'"),
     ],
-    ids=["panel-of-nothing", "lines-of-text", "store", "host", "port"],
+    ids=["panel-of-nothing", "lines-of-text", "store", "host", "public", "port"],
 )
 def test_mistake_is_told_in_lines_with_exit_code_2(tmp_path: Path, text: str, flags: list[str], said: str) -> None:
     file = tmp_path / "pipeline.toml"

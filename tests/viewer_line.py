@@ -107,17 +107,19 @@ class Line:
 class Viewer:
     """``python -m viewer`` as a process of its own."""
 
-    def __init__(self, line: Line, *, port: int = 0, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, line: Line, *, port: int = 0, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+    ) -> None:
         command = [sys.executable, "-m", "viewer", "--pipeline", str(line.file), "--store", line.url]
         self.log = line.folder / "viewer.log"
         with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", str(port)], stdout=subprocess.PIPE, stderr=log, text=True, env=environ
+                [*command, "--port", str(port), *flags], stdout=subprocess.PIPE, stderr=log, text=True, env=environ
             )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
-        assert said.startswith("the page is at http://127.0.0.1:"), said + self.log.read_text(encoding="utf-8")
-        self.url = said.split()[-1]
+        assert said.startswith("the page is at http://"), said + self.log.read_text(encoding="utf-8")
+        self.url = said.split()[-1].replace("localhost", "127.0.0.1")
         self.port = int(self.url.rstrip("/").rpartition(":")[2])
 
     def get(self, path: str, **headers: str) -> tuple[int, Mapping[str, str], bytes]:

@@ -8,13 +8,16 @@ import logging
 import signal
 import sys
 
+from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
 from headrace.service import main
 from headrace.settings import Settings
 from viewer.engine import Engine
 from viewer.feed import Feed
 from viewer.panels import page
-from viewer.server import PageServer
+from viewer.server import PageServer, is_loopback
+
+log = logging.getLogger(__name__)
 
 
 async def serve(pipeline: Pipeline, settings: Settings) -> None:
@@ -53,6 +56,14 @@ async def serve(pipeline: Pipeline, settings: Settings) -> None:
 def run(settings: Settings, pipeline: Pipeline, _flags: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
     logging.getLogger("viewer").setLevel(settings.log.upper())
+    if not is_loopback(settings.host):
+        if not settings.public:
+            raise SettingsError(
+                f"--host is {settings.host!r}, which others can reach, and the page has no login",
+                hint="add --public (HEADRACE_PUBLIC=1) if all who reach it may read it, "
+                "or listen on 127.0.0.1 behind a proxy that has a login",
+            )
+        log.warning("the page has no login: whoever reaches %s can read it", settings.host)
     asyncio.run(serve(pipeline, settings))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import json
 import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -50,7 +52,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\\s]*)(?::\d*)?")
 
 
 class PageServer:
@@ -61,7 +63,7 @@ class PageServer:
         self.engine = engine
         self.feed = feed
         self.clients: set[Channel] = set()
-        self.local_only = host in _LOCAL
+        self.local_only = is_loopback(host)
         self._host, self._port = host, port
         self._http: HTTPServer | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -163,9 +165,13 @@ class Guarded(RequestHandler):
 
     def prepare(self) -> Awaitable[None] | None:
         """Refuse other names for a viewer on loopback: a foreign page may have its own name resolve there."""
-        if self.server.local_only and _host_name(self.request) not in _LOCAL:
+        name = _host_name(self.request)
+        if name is None:
+            self.set_status(400)
+            self.finish("the Host header is not a name or an address\n")
+        elif self.server.local_only and not is_loopback(name):
             self.set_status(403)
-            self.finish("this viewer is for this machine only; start it with --host 0.0.0.0 to open it\n")
+            self.finish("this viewer is for this machine only; start it with --host 0.0.0.0 --public to open it\n")
         return None
 
 
@@ -245,7 +251,10 @@ class Channel(Guarded, WebSocketHandler):
 
     def check_origin(self, origin: str) -> bool:
         """Whether the page that asks came from here."""
-        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+        try:
+            return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
+        except ValueError:
+            return False
 
     async def open(self, *_args: str, **_kwargs: str) -> None:
         """Begin a session with the engine."""
@@ -334,9 +343,18 @@ def _listen(host: str, port: int) -> list[socket.socket]:
         ) from None
 
 
-def _host_name(request: HTTPServerRequest) -> str:
-    name = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-    return name or ""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host`` (a name, or an address without brackets)."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(request: HTTPServerRequest) -> str | None:
+    """The name or address that the request was sent to, without brackets and port; None if it is neither."""
+    host = _HOST.fullmatch(request.headers.get("Host", ""))
+    return host["name"].strip("[]").lower() if host else None
 
 
 def _log_request(handler: RequestHandler) -> None:
