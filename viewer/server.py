@@ -166,9 +166,9 @@ class Guarded(RequestHandler):
     def prepare(self) -> Awaitable[None] | None:
         """Refuse other names for a viewer on loopback: a foreign page may have its own name resolve there."""
         name = _host_name(self.request)
-        if name is None:
+        if name is None or not _is_origin(self.request.headers.get("Origin", "null")):
             self.set_status(400)
-            self.finish("the Host header is not a name or an address\n")
+            self.finish("the Host or the Origin header is not an address\n")
         elif self.server.local_only and not is_loopback(name):
             self.set_status(403)
             self.finish("this viewer is for this machine only; start it with --host 0.0.0.0 --public to open it\n")
@@ -251,10 +251,7 @@ class Channel(Guarded, WebSocketHandler):
 
     def check_origin(self, origin: str) -> bool:
         """Whether the page that asks came from here."""
-        try:
-            return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
-        except ValueError:
-            return False
+        return urlsplit(origin).netloc.lower() == self.request.headers.get("Host", "").lower()
 
     async def open(self, *_args: str, **_kwargs: str) -> None:
         """Begin a session with the engine."""
@@ -349,6 +346,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_origin(origin: str) -> bool:
+    try:
+        urlsplit(origin)
+    except ValueError:
+        return False
+    return True
 
 
 def _host_name(request: HTTPServerRequest) -> str | None:
