@@ -18,7 +18,8 @@ from bench.process import SAMPLE_S, TIMEOUT_S, Subject
 from bench.streams import Stream
 from bench.topic import Readings
 from headrace import ledger
-from headrace.pipeline.tables import LEDGER_TOPIC
+from headrace.pipeline import parse
+from headrace.pipeline.tables import ledger_topic
 from headrace.topics import reader
 
 
@@ -116,7 +117,7 @@ def _watch(
     broker: Broker, stream: Stream, readings: Readings, subjects: Sequence[Subject], ready: Callable[[], bool]
 ) -> tuple[_Seen, float]:
     consumer = reader(broker.address)
-    consumer.assign([TopicPartition(LEDGER_TOPIC, 0, 0)])
+    consumer.assign([TopicPartition(ledger_topic(parse(stream.text)), 0, 0)])
     seen, ready_ms = _Seen(), 0.0
     deadline = time.monotonic() + TIMEOUT_S
     try:

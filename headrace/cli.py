@@ -163,7 +163,7 @@ def _verify(flags: argparse.Namespace) -> int:
     pipeline = load(settings.pipeline)
     wait_for_broker(settings.broker, patience_s=10)
     store = open_store(settings.store, readonly=True)
-    consumer, ledger = reader(settings.broker), LedgerReader(reader(settings.broker))
+    consumer, ledger = reader(settings.broker), LedgerReader(reader(settings.broker), pipeline)
     try:
         lines = lines_of(consumer, ledger, store)
         if not lines:

@@ -109,7 +109,7 @@ class Demo:
             ensure_topics(wait_for_broker(broker.address, patience_s=START_S), self.pipeline)
             consumer = reader(broker.address)
             stack.callback(consumer.close)
-            ledger = LedgerReader(reader(broker.address))
+            ledger = LedgerReader(reader(broker.address), self.pipeline)
             stack.callback(ledger.close)
             stack.callback(self._stop_children)
             self._start(data)

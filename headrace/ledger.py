@@ -1,8 +1,8 @@
 """The ledger: for each topic, partition and stream, what became of every reading.
 
 Processors keep their counts in their state and publish them, in the same checkpoint, to the compacted topic
-``headrace.ledger``; sinks keep theirs in the store, beside the rows. Both are durable, and both say up to
-which offset they count, so they can be added up at any time:
+``NAME.ledger`` (the line's name); sinks keep theirs in the store, beside the rows. Both are durable, and both
+say up to which offset they count, so they can be added up at any time:
 
     offsets   =  messages + gaps                               (gaps: transaction markers, expired messages)
     messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from headrace.pipeline.tables import LEDGER_TOPIC
+from headrace.pipeline import Pipeline
+from headrace.pipeline.tables import ledger_topic
 from headrace.stores.port import Progress
 from headrace.wire import Refused
 
@@ -156,11 +157,12 @@ def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int]) -> lis
 
 
 class LedgerReader:
-    """The newest entry of every key of the ledger topic."""
+    """The newest entry of every key of a line's ledger topic."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, pipeline: Pipeline) -> None:
         self._consumer = consumer
-        self._consumer.assign([TopicPartition(LEDGER_TOPIC, 0, OFFSET_BEGINNING)])
+        self._topic = ledger_topic(pipeline)
+        self._consumer.assign([TopicPartition(self._topic, 0, OFFSET_BEGINNING)])
         self.entries: dict[bytes, Entry] = {}
         self._at_end = False
 
@@ -175,7 +177,7 @@ class LedgerReader:
         """
         end = 0
         if not self._at_end:
-            end = self._consumer.get_watermark_offsets(TopicPartition(LEDGER_TOPIC, 0), timeout=timeout_s)[1]
+            end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=timeout_s)[1]
         while True:
             message = self._consumer.poll(0 if self._at_end else timeout_s)
             if message is None:

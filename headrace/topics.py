@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline, all_topics
-from headrace.pipeline.tables import DLQ_SUFFIX, LEDGER_TOPIC, late_topic, repartition_topic
+from headrace.pipeline.tables import DLQ_SUFFIX, late_topic, ledger_topic, repartition_topic
 
 log = logging.getLogger("headrace.topics")
 
@@ -44,7 +44,7 @@ def wanted(pipeline: Pipeline) -> list[Wanted]:
             topics.append(Wanted(late, partitions, retention))
         if (repartition := repartition_topic(pipeline, name)) is not None:
             topics.append(Wanted(repartition, partitions, retention))
-    topics.append(Wanted(LEDGER_TOPIC, 1, {"cleanup.policy": "compact"}))
+    topics.append(Wanted(ledger_topic(pipeline), 1, {"cleanup.policy": "compact"}))
     return topics
 
 

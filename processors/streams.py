@@ -10,7 +10,7 @@ from typing import Any
 from headrace import ledger
 from headrace.errors import StateError
 from headrace.pipeline import Pipeline
-from headrace.pipeline.tables import LEDGER_TOPIC, repartition_topic
+from headrace.pipeline.tables import ledger_topic, repartition_topic
 from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
 from headrace.wire import Decoder, Refused
 from processors.repartition import HandingOn, read_parts
@@ -43,8 +43,9 @@ class Open:
 class Streams(ABC):
     """Streams that read one topic: their state, and their part of the ledger."""
 
-    def __init__(self, app: MicroBatchApplication, topic: str, *, reset: bool) -> None:
+    def __init__(self, app: MicroBatchApplication, pipeline: Pipeline, topic: str, *, reset: bool) -> None:
         self._app = app
+        self._ledger = ledger_topic(pipeline)
         self._topic = topic
         self._reset = reset
         self._begun_anew: set[int] = set()
@@ -98,7 +99,7 @@ class Streams(ABC):
             counts={**windowed.counts, **windowed.gauges},
             watermark_us=None if windowed.clocks.clock_us == NEVER else windowed.clocks.clock_us,
         )
-        outgoing.append(Outgoing(LEDGER_TOPIC, entry.key, ledger.encode(entry), batch.polled_ms))
+        outgoing.append(Outgoing(self._ledger, entry.key, ledger.encode(entry), batch.polled_ms))
 
     def _restored(self, name: str, windowed: Windowed, partition: int, state: Any) -> Open:
         if self._reset and partition not in self._begun_anew:
@@ -164,7 +165,7 @@ class TopicStreams(Streams):
             for name in streams
             if (target := repartition_topic(pipeline, name)) is not None
         }
-        super().__init__(app, topic, reset=reset)
+        super().__init__(app, pipeline, topic, reset=reset)
 
     def fresh(self) -> dict[str, Windowed]:
         """The windows of each stream; of groups that span partitions, this partition's part of them."""
@@ -218,7 +219,7 @@ class MergedStream(Streams):
         self._name = name
         self._spec = WindowSpec.of(pipeline, name)
         self._results = Results(pipeline, name)
-        super().__init__(app, topic, reset=reset)
+        super().__init__(app, pipeline, topic, reset=reset)
 
     def fresh(self) -> dict[str, Windowed]:
         """The stream's windows."""

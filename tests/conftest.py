@@ -59,5 +59,5 @@ def broker(request: pytest.FixtureRequest) -> KafkaPart:
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """A name for topics and pipelines that no other test, and no other run, uses."""
-    said = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:60].strip("-")
+    said = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:40].strip("-")
     return f"{said}-{uuid.uuid4().hex[:8]}"

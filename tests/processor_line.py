@@ -332,7 +332,7 @@ class ProcessorLine:
     def lines(self) -> dict[str, Line]:
         """The stream's lines of the ledger, as they are now, by topic: one, or two where groups span partitions."""
         if self._entries is None:
-            self._entries = LedgerReader(reader(self.address, **{"isolation.level": "read_committed"}))
+            self._entries = LedgerReader(reader(self.address, **{"isolation.level": "read_committed"}), self.pipeline)
         entries = [entry for entry in self._entries.refresh(1.0) if entry.name == self.stream]
         consumer = reader(self.address)
         try:
@@ -426,7 +426,7 @@ def fill_the_store(line: ProcessorLine) -> None:
             stdout=log,
             stderr=log,
         )
-    consumer, entries = reader(line.address), LedgerReader(reader(line.address))
+    consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
 
     def all_read() -> bool:
         assert sinks.poll() is None, (line.folder / "sinks.log").read_text()[-3_000:]

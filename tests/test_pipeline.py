@@ -18,6 +18,7 @@ from headrace.duration import Duration
 from headrace.errors import PipelineError, SettingsError
 from headrace.pipeline import all_tables, all_topics, into, load, parse, stream_topic
 from headrace.pipeline.model import Field, Simulate, Time
+from headrace.topics import wanted
 
 GOOD = """
 [topics.meters]
@@ -368,3 +369,32 @@ def test_a_file_is_sound_or_its_mistakes_are_told(changes: list[tuple[tuple[Any,
 
 def test_the_file_that_is_changed_above_is_sound() -> None:
     assert parse("\n".join(f"{key} = {toml(value)}" for key, value in SOUND.items())).name == "line"
+
+
+SHARED = """
+name = "{name}"
+[topics.sensors]
+partitions = 4
+fields = {{ current = "float" }}
+tags = {{ room = "text" }}
+[streams.rooms]
+from = "sensors"
+into = "{name}-rooms"
+window = {{ kind = "tumbling", size = "10s" }}
+by = ["room"]
+late = "dead-letter"
+"""
+
+
+def test_lines_that_share_a_cluster_have_no_topic_of_their_own_in_common() -> None:
+    """But for the topic of readings, which both declare, and its dead letters."""
+    topics = [{topic.name for topic in wanted(parse(SHARED.format(name=name)))} for name in ("north", "south")]
+    assert topics[0] & topics[1] == {"sensors", "sensors.dlq"}
+    assert {"north.ledger", "north.rooms.repartition", "north-rooms.late"} <= topics[0]
+
+
+def test_names_that_make_too_long_a_name_together_are_told() -> None:
+    ((place, problem, fix),) = mistakes(SHARED.format(name="n" * 120))
+    assert place.endswith(" streams.rooms")
+    assert "the topics made of this name and the line's have up to" in problem
+    assert "249" in fix

@@ -30,7 +30,7 @@ from window_oracle import Reading
 
 from headrace.ledger import Entry, decode
 from headrace.pipeline import all_tables
-from headrace.pipeline.tables import LEDGER_TOPIC, late_topic
+from headrace.pipeline.tables import late_topic, ledger_topic
 from headrace.stores import open_store
 from headrace.topics import reaches, reader
 from headrace.wire import Decoder
@@ -260,7 +260,7 @@ def test_provisional_results_come_before_the_final_one_which_is_what_the_store_k
 def entries(line: ProcessorLine) -> list[Entry]:
     """The newest ledger entries of the line's stream."""
     newest: dict[bytes | None, Entry] = {}
-    for message in messages_in(line, LEDGER_TOPIC):
+    for message in messages_in(line, ledger_topic(line.pipeline)):
         entry = decode(message.value())
         if entry.name == line.stream:
             newest[message.key()] = entry

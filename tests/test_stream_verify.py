@@ -76,7 +76,7 @@ def test_a_stream_that_was_started_over_is_not_held_against_its_older_windows(
 
 def verdict(line: ProcessorLine) -> Verdict:
     """What ``headrace verify`` finds."""
-    consumer, entries = reader(line.address), LedgerReader(reader(line.address))
+    consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
     store = open_store(line.settings.store, readonly=True)
     try:
         return verify(consumer, line.pipeline, lines_of(consumer, entries, store), store)

@@ -12,16 +12,21 @@ from headrace.pipeline.nearest import nearest_name
 from headrace.pipeline.tables import (
     DLQ_SUFFIX,
     LATE_SUFFIX,
-    LEDGER_TOPIC,
+    LEDGER_SUFFIX,
     REPARTITION_SUFFIX,
     all_tables,
     into,
+    repartition_topic,
 )
 from headrace.pipeline.zones import unknown_zone
 
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _DAY_US = 86_400_000_000
-OUR_SUFFIXES = (DLQ_SUFFIX, LATE_SUFFIX, REPARTITION_SUFFIX)
+OUR_SUFFIXES = (DLQ_SUFFIX, LATE_SUFFIX, LEDGER_SUFFIX, REPARTITION_SUFFIX)
+LONGEST_TOPIC = 249
+"""The longest name that a broker allows."""
+_CHANGELOG = "changelog__{group}-processors-xxxxxxxx--{topic}--default"
+"""The longest of the names that are made of those in the file: a topic's changelog, with room for the group's."""
 
 
 def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note) -> None:
@@ -42,6 +47,7 @@ def check(pipeline: Pipeline, unreadable: set[tuple[str | int, ...]], note: Note
         if ("topics", stream.source) not in unreadable and stream_is_sound(pipeline, name, note)
     ]
     _targets(pipeline, note)
+    _lengths(pipeline, note)
     for name, producer in pipeline.producers.items():
         if ("topics", producer.topic) not in unreadable:
             _producer(pipeline, name, producer, note)
@@ -55,7 +61,7 @@ def _topic(name: str, topic: Topic, note: Note) -> None:
     at = ("topics", name)
     if not TOPIC_NAME.fullmatch(name) or name in (".", ".."):
         note(at, f"{name!r} is no topic name", "write letters, digits, '.', '-' and '_', 180 at the most")
-    if name == LEDGER_TOPIC or name.endswith(OUR_SUFFIXES):
+    if name.endswith(OUR_SUFFIXES):
         note(at, f"{name!r} is a name that Headrace uses itself", "choose another name")
     if not topic.fields:
         note((*at, "fields"), "there is no field", "declare at least one measured field")
@@ -100,8 +106,19 @@ def _targets(pipeline: Pipeline, note: Note) -> None:
                 "name another with into = ...",
             )
         taken[target] = f"streams.{name}"
-        if not TOPIC_NAME.fullmatch(target) or target == LEDGER_TOPIC or target.endswith(OUR_SUFFIXES):
+        if not TOPIC_NAME.fullmatch(target) or target.endswith(OUR_SUFFIXES):
             note(("streams", name, "into"), f"{target!r} cannot be a stream's topic", "choose another name")
+
+
+def _lengths(pipeline: Pipeline, note: Note) -> None:
+    """Note where a name that is made of the line's and another one is longer than the broker allows."""
+    for name, stream in pipeline.streams.items():
+        if stream.source in pipeline.topics:
+            read = [stream.source, repartition_topic(pipeline, name) or ""]
+            longest = max((_CHANGELOG.format(group=pipeline.name, topic=topic) for topic in read), key=len)
+            if len(longest) > LONGEST_TOPIC:
+                problem = f"the topics made of this name and the line's have up to {len(longest)} letters"
+                note(("streams", name), problem, f"shorten a name: a broker allows {LONGEST_TOPIC}")
 
 
 def _producer(pipeline: Pipeline, name: str, producer: Simulate | Replay, note: Note) -> None:

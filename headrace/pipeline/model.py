@@ -332,7 +332,7 @@ class Panel(Table, kw_only=True, frozen=True):
 class Pipeline(Table, kw_only=True, frozen=True):
     """The whole file."""
 
-    name: Annotated[str, _doc("the line's name: its consumer groups carry it")] = "headrace"
+    name: Annotated[str, _doc("the line's name: its consumer groups and its own topics carry it")] = "headrace"
     topics: Annotated[dict[str, Topic], _doc("raw topics, by name")]
     streams: Annotated[dict[str, Stream], _doc("continuous queries, by name")] = {}
     producers: Annotated[dict[str, Simulate | Replay], _doc("what feeds the topics, by name")] = {}

@@ -12,7 +12,7 @@ from typing import Literal
 
 from headrace.pipeline.model import Aggregate, Field, FieldType, Pipeline, Stream, Time, Topic
 
-LEDGER_TOPIC = "headrace.ledger"
+LEDGER_SUFFIX = ".ledger"
 DLQ_SUFFIX = ".dlq"
 LATE_SUFFIX = ".late"
 REPARTITION_SUFFIX = ".repartition"
@@ -160,7 +160,12 @@ def repartition_topic(pipeline: Pipeline, name: str) -> str | None:
     source = pipeline.topics[stream.source]
     if of_one_device(stream, source) or source.partitions == 1:
         return None
-    return name + REPARTITION_SUFFIX
+    return f"{pipeline.name}.{name}{REPARTITION_SUFFIX}"
+
+
+def ledger_topic(pipeline: Pipeline) -> str:
+    """The topic of the processors' counts. It carries the line's name: lines that share a cluster have one each."""
+    return pipeline.name + LEDGER_SUFFIX
 
 
 def all_topics(pipeline: Pipeline) -> dict[str, Topic]:
