@@ -7,7 +7,8 @@ HeadraceError                 what happened, and a hint: what to do about it
 ├── BrokerError               the broker is absent, refuses, or does not fit the pipeline
 │   └── BrokerBuildError      the embedded broker could not be built
 ├── StoreError                the store is absent, refuses, or does not fit the pipeline
-│   └── StoreUnavailable      the store is absent for now: waiting and retrying is right
+│   ├── StoreUnavailable      the store is absent for now: waiting and retrying is right
+│   └── WriteConflict         the store has counted into the middle of a write: its progress must be read again
 ├── StateError                a processor's state does not fit the stream as it is declared now
 ├── PortTaken                 a port that a service wants is in use
 ├── DataFolderError           the data folder cannot be written
@@ -97,6 +98,10 @@ class StoreError(HeadraceError):
 
 class StoreUnavailable(StoreError):
     """The store is absent for now; waiting and trying again is right."""
+
+
+class WriteConflict(StoreError):
+    """The store has counted some of a write's messages already; its progress must be read again before writing."""
 
 
 class StateError(HeadraceError):

@@ -17,7 +17,7 @@ from quixstreams.sinks.base.exceptions import SinkBackpressureError
 
 from headrace import ledger
 from headrace.batch import Batch
-from headrace.errors import StoreUnavailable
+from headrace.errors import StoreError, StoreUnavailable, WriteConflict
 from headrace.event_time import to_datetime
 from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
@@ -66,6 +66,7 @@ class TableSink(BaseSink):
         """The next offset that what is kept or written of each partition reaches to."""
         self._away = False
         self._spoiled = False
+        """Whether messages were let go that are to be read again, from the last commit on."""
         app.on_gone(self.forget)
         app.on_quiet(self.quiet)
         app.flush_at_commit(self)
@@ -74,19 +75,21 @@ class TableSink(BaseSink):
 
     def take(self, batch: MicroBatch) -> None:
         """Keep a micro-batch's rows for writing, produce its dead letters, and write if it is time."""
+        if self._spoiled:
+            return
         try:
             if not batch.idle or self._reach.get((batch.topic, batch.partition), 0) < batch.next_offset:
                 self._app.produce(self._keep(batch))
             if not batch.more:
                 self._write_if_due()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, WriteConflict) as error:
             self._note_away(error)
 
     def quiet(self) -> None:
         """A poll has brought nothing: write what was put off for company."""
         try:
             self._write_if_due()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, WriteConflict) as error:
             self._note_away(error)
 
     def add(self, *_: object, **__: object) -> None:
@@ -96,14 +99,17 @@ class TableSink(BaseSink):
     def flush(self) -> None:
         """Called when a checkpoint commits: all that was taken is durable when this returns.
 
-        Raises SinkBackpressureError while the store is away: Quix pauses, seeks back, and reads again later.
+        Raises SinkBackpressureError while the store is away, and once after a write that failed: Quix pauses,
+        seeks back, and reads again later.
         """
         try:
             if self._spoiled:
-                raise StoreUnavailable("the store's counts could not be read", hint="wait for the store")
+                raise StoreUnavailable("a write before has failed", hint="what it held is read again")
             self._write()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, WriteConflict) as error:
             self._note_away(error)
+            # Quix seeks back by itself now, and tells nobody: `on_paused` is for the sinks after this one.
+            self._let_go()
             raise SinkBackpressureError(retry_after=RETRY_S) from error
         if self._away:
             self._away = False
@@ -111,7 +117,7 @@ class TableSink(BaseSink):
 
     def on_paused(self) -> None:
         """What waits will be read again."""
-        self._drop()
+        self._let_go()
 
     def forget(self, partitions: set[Partition]) -> None:
         """Let go of partitions that are another's now."""
@@ -120,8 +126,10 @@ class TableSink(BaseSink):
             self._durable.pop(partition, None)
             self._reach.pop(partition, None)
 
-    def _note_away(self, error: StoreUnavailable) -> None:
-        if not self._away:
+    def _note_away(self, error: StoreError) -> None:
+        if isinstance(error, WriteConflict):
+            log.warning("another sink has written the same messages; reading again", extra={"reason": error.message})
+        elif not self._away:
             self._away = True
             log.warning("the store is away; readings wait in the broker", extra={"reason": error.message})
 
@@ -129,6 +137,11 @@ class TableSink(BaseSink):
         self._parts.clear()
         self._reach.clear()
         self._rows = 0
+
+    def _let_go(self) -> None:
+        """Keep nothing: it will be read again, against the progress that the store then says it has."""
+        self._drop()
+        self._durable.clear()
         self._spoiled = False
 
     def _write_if_due(self) -> None:
@@ -145,7 +158,7 @@ class TableSink(BaseSink):
                 self._durable = {where: kept.next_offset for where, kept in self._store.progress().items()}
             except StoreUnavailable:
                 # Without the counts nothing may be kept: the flush must fail, and all is read again.
-                self._spoiled = True
+                self._spoiled = not batch.idle
                 raise
         durable = self._durable.setdefault(partition, 0)
         if batch.first_offset < durable < batch.next_offset:
@@ -172,12 +185,21 @@ class TableSink(BaseSink):
         return [_dead_letter(batch, refused) for refused in decoded.refused]
 
     def _write(self) -> None:
-        """Write everything that waits; it waits on if the store is away."""
+        """Write everything that waits; if that fails, let go of it all.
+
+        Some of it may be durable then, and could not be told from what comes in addition.
+        """
         durable: dict[Partition, int] = {}
-        with self._store.together():
-            for parts in self._parts.values():
-                for part in parts:
-                    durable[part.partition] = self._write_part(part)
+        try:
+            with self._store.together():
+                for parts in self._parts.values():
+                    for part in parts:
+                        durable[part.partition] = self._write_part(part)
+        except StoreError:
+            messages = any(part.counts.get("messages") for parts in self._parts.values() for part in parts)
+            self._let_go()
+            self._spoiled = messages
+            raise
         self._written_s = time.monotonic()
         self._durable.update(durable)
         self._drop()

@@ -80,12 +80,18 @@ class Store(Protocol):
         """Upsert the batch's rows and add to the partition's counts; the new progress.
 
         The batch may be empty (only refused messages): then only the counts move.
-        Raises StoreUnavailable when the store is away: writing again is right and safe.
+        Raises StoreUnavailable when the store is away: writing the same messages again is right and safe, writing
+        them together with later ones is not before :meth:`progress` was read again, for the write may be durable
+        in spite of the failure. Raises WriteConflict, and writes nothing, when the messages are counted in part:
+        what lies below the stored next offset and what lies above it are two writes.
         """
         ...
 
     def together(self) -> AbstractContextManager[None]:
-        """Writes inside ``with store.together():`` become durable at its end, in one go where the store can."""
+        """Writes inside ``with store.together():`` become durable at its end, in one go where the store can.
+
+        When it fails some of them may be durable and others not: :meth:`progress` says which.
+        """
         ...
 
     def progress(self) -> dict[tuple[str, int], Progress]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Batch
-from headrace.stores.port import Position
+from headrace.errors import WriteConflict
+from headrace.stores.port import Position, Progress
 
 STORED = "stored"
 DUPLICATE = "duplicate"
@@ -27,6 +28,16 @@ def kept(batch: Batch, oldest_us: int) -> tuple[Batch, int]:
         return batch, 0
     inside = np.flatnonzero((ts_us >= oldest_us) & (ts_us <= LATEST_US))
     return batch.take(inside), len(ts_us) - len(inside)
+
+
+def check_whole(position: Position, before: Progress) -> None:
+    """Raise WriteConflict when some of the messages are counted already and others are not."""
+    if position.first_offset < before.next_offset < position.next_offset:
+        raise WriteConflict(
+            f"the store has counted {position.topic}[{position.partition}] up to offset {before.next_offset}, and is"
+            f" asked to count {position.first_offset} to {position.next_offset} together",
+            hint="read the store's progress again, and write what lies below it and above it apart",
+        )
 
 
 def added(counts: Mapping[str, int], position: Position, own: Mapping[str, int]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.pipeline.tables import Table
 from headrace.stores.port import Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, kept
+from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, check_whole, kept
 from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_of, joined, make, quoted, rows_of
 
 SCHEME = "sqlite:///"
@@ -48,6 +48,7 @@ class SQLiteStore:
         self._expired_s: dict[str, float] = {}
         self._version = -1
         self._together = False
+        self._undone = False
         self._connection = self._open()
 
     def prepare(self, tables: Sequence[Table], retention: Duration) -> None:
@@ -71,41 +72,40 @@ class SQLiteStore:
         plan = self._plans.get(table)
         if plan is None:
             plan = self._plans[table] = Plan(table)
-        try:
-            with self._writing() as connection:
-                before = self._before(connection, position)
-                new = plan.write(connection, rows) if len(rows) else 0
-                self._expire(connection, table)
-                if position.next_offset <= before.next_offset:
-                    return before
-                own = {STORED: new, DUPLICATE: len(rows) - new, EXPIRED: expired}
-                progress = Progress(position.next_offset, added(before.counts, position, own))
-                connection.execute(
-                    'INSERT OR REPLACE INTO ":progress" VALUES (?, ?, ?, ?)',
-                    (position.topic, position.partition, progress.next_offset, json.dumps(progress.counts)),
-                )
-                return progress
-        except BaseException:
-            self._plans.clear()
-            raise
+        with self._writing() as connection:
+            before = self._before(connection, position)
+            check_whole(position, before)
+            new = plan.write(connection, rows) if len(rows) else 0
+            self._expire(connection, table)
+            if position.next_offset <= before.next_offset:
+                return before
+            own = {STORED: new, DUPLICATE: len(rows) - new, EXPIRED: expired}
+            progress = Progress(position.next_offset, added(before.counts, position, own))
+            connection.execute(
+                'INSERT OR REPLACE INTO ":progress" VALUES (?, ?, ?, ?)',
+                (position.topic, position.partition, progress.next_offset, json.dumps(progress.counts)),
+            )
+            return progress
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """See the port: the writes inside are one transaction, undone as a whole when one raises out of it."""
+        """See the port: the writes inside are one transaction, undone as a whole when one fails."""
         if self._together:
             raise StoreError("together() stands in another together()", hint="use one around all the writes")
-        self._together = True
+        self._together, self._undone = True, False
         try:
             yield
+            if self._undone:
+                raise StoreError("a write within together() has failed", hint="let its error out of the block")
             if self._connection.in_transaction:
                 self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise self._error(error) from error
+        except BaseException as error:
+            self._undo()
+            if isinstance(error, sqlite3.Error):
+                raise self._error(error) from error
+            raise
         finally:
             self._together = False
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-                self._plans.clear()
 
     def progress(self) -> dict[tuple[str, int], Progress]:
         """See the port."""
@@ -237,19 +237,26 @@ class SQLiteStore:
         try:
             if not connection.in_transaction:
                 connection.execute("BEGIN IMMEDIATE")
-            # Within together() a write that fails is undone alone.
-            connection.execute("SAVEPOINT one")
+            yield connection
+            if not self._together:
+                connection.execute("COMMIT")
+        except BaseException as error:
+            self._undo()
+            if isinstance(error, sqlite3.Error):
+                raise self._error(error) from error
+            raise
+
+    def _undo(self) -> None:
+        """Roll back the transaction if one is still open: what is read next must be what is durable."""
+        # Devices that were numbered in it may be gone again.
+        self._plans.clear()
+        self._undone = True
+        if self._connection.in_transaction:
             try:
-                yield connection
-                connection.execute("RELEASE one")
-                if not self._together:
-                    connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK TO one" if self._together else "ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise self._error(error) from error
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                self._connection.close()
+                self._connection = self._open()
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

@@ -22,7 +22,7 @@ from headrace.duration import Duration
 from headrace.errors import StoreError
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.port import Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, kept
+from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, check_whole, kept
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import (
     PROGRESS,
@@ -86,6 +86,7 @@ class TDengineStore:
         partition = (position.topic, position.partition)
         try:
             before = self._before(partition)
+            check_whole(position, before)
             if self._written.get(partition, before.next_offset) != before.next_offset:
                 # Another writer had the partition in between: what is remembered of its devices is old.
                 self._writers.pop(table, None)
