@@ -11,14 +11,14 @@ from headrace import ledger
 from headrace.errors import StateError
 from headrace.pipeline import Pipeline
 from headrace.pipeline.tables import ledger_topic, repartition_topic
-from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
+from headrace.runtime import FencedState, MicroBatch, MicroBatchApplication, Outgoing
 from headrace.wire import Decoder, Refused
 from processors.repartition import HandingOn, read_parts
 from processors.results import Results
 from processors.windows import Windowed, WindowSpec
 from processors.windows.local import Local
 from processors.windows.merged import Merged
-from processors.windows.state import changed_pieces, restore_into
+from processors.windows.state import changed_pieces, forget_written, restore_into
 from processors.windows.watermark import NEVER
 
 LEDGER_EVERY_MS = 500
@@ -50,6 +50,7 @@ class Streams(ABC):
         self._reset = reset
         self._begun_anew: set[int] = set()
         self._open: dict[int, dict[str, Open]] = {}
+        self._states: dict[int, FencedState] = {}
         app.before_commit(self.save)
         app.on_gone(self.forget)
         app.batches(topic).update(self._update, stateful=True, metadata=True)
@@ -62,12 +63,15 @@ class Streams(ABC):
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
         """What a micro-batch of a partition brings, but for the ledger entries."""
 
-    def _update(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, state: Any) -> None:
+    def _update(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, _state: Any) -> None:
         streams = self._open.get(batch.partition)
         if streams is None:
-            streams = self._open[batch.partition] = {
-                name: self._restored(name, windowed, batch.partition, state) for name, windowed in self.fresh().items()
-            }
+            streams = self._open[batch.partition] = self._opened(batch.partition)
+            awaited = min((opened.next_offset for opened in streams.values() if opened.next_offset >= 0), default=-1)
+            if 0 <= awaited < batch.first_offset:
+                # The state is the truth: what the group has committed beyond it, the state has not seen.
+                self._app.rewind(self._topic, batch.partition, awaited)
+                return
         outgoing = list(self.process(batch, streams))
         for name, opened in streams.items():
             self._publish(name, opened, batch, outgoing)
@@ -101,11 +105,17 @@ class Streams(ABC):
         )
         outgoing.append(Outgoing(self._ledger, entry.key, ledger.encode(entry), batch.polled_ms))
 
-    def _restored(self, name: str, windowed: Windowed, partition: int, state: Any) -> Open:
+    def _opened(self, partition: int) -> dict[str, Open]:
+        """The streams over a partition that is ours since just now, as its last owner left them, or begun anew."""
+        state = self._states[partition] = self._app.state(self._topic, partition)
+        return {name: self._restored(name, windowed, partition, state) for name, windowed in self.fresh().items()}
+
+    def _restored(self, name: str, windowed: Windowed, partition: int, state: FencedState) -> Open:
         if self._reset and partition not in self._begun_anew:
             windowed.counts[ledger.BEGUN_ANEW] = 1
             return Open(windowed, -1)
-        next_offset = restore_into(windowed, lambda piece: state.get_bytes(f"{name}/{piece}"))
+        next_offset = restore_into(windowed, lambda piece: state.get(f"{name}/{piece}"))
+        forget_written(windowed)
         if next_offset > (end := self._app.end_offset(self._topic, partition)):
             raise StateError(
                 f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"
@@ -119,16 +129,16 @@ class Streams(ABC):
         self._finish_reset()
         self._begun_anew.update(self._open)
         for partition, streams in self._open.items():
-            for name, opened in streams.items():
-                if not opened.dirty:
-                    continue
-                state = self._app.state(self._topic, partition)
-                for piece, value in changed_pieces(opened.windowed, opened.next_offset):
-                    if value is None:
-                        state.delete(f"{name}/{piece}")
-                    else:
-                        state.set_bytes(f"{name}/{piece}", value)
-                opened.dirty = False
+            if any(opened.dirty for opened in streams.values()):
+                reached = max(opened.next_offset for opened in streams.values())
+                self._states[partition].write(self._changes(streams), reached)
+
+    def _changes(self, streams: dict[str, Open]) -> Iterator[tuple[str, bytes | None]]:
+        # All streams that have anything unwritten: the first checkpoint of an owner holds the state of every one.
+        for name, opened in streams.items():
+            for piece, value in changed_pieces(opened.windowed, opened.next_offset):
+                yield f"{name}/{piece}", value
+            opened.dirty = False
 
     def _finish_reset(self) -> None:
         """Begin all partitions anew in the first checkpoint, lest some go on from what the others have let go of.
@@ -138,9 +148,10 @@ class Streams(ABC):
         if not self._reset or not (assigned := self._app.assigned(self._topic)):
             return
         for partition in assigned:
-            streams = self._open.setdefault(partition, {})
-            for name, windowed in {} if streams else self.fresh().items():
-                streams[name] = Open(windowed, -1, dirty=True)
+            if partition not in self._open:
+                self._open[partition] = self._opened(partition)
+            for opened in self._open[partition].values():
+                opened.dirty = True
         self._reset = False
 
     def forget(self, partitions: set[tuple[str, int]]) -> None:
@@ -148,6 +159,7 @@ class Streams(ABC):
         for topic, partition in partitions:
             if topic == self._topic:
                 self._open.pop(partition, None)
+                self._states.pop(partition, None)
 
 
 class TopicStreams(Streams):

@@ -59,6 +59,7 @@ class MicroBatchConsumer(InternalConsumer):
         self.assigned: set[Partition] = set()
         self._rebalances = 0
         self.on_quiet: list[Callable[[], None]] = []
+        self._rewound: set[Partition] = set()
         self.handed_out: dict[Partition, int] = {}
         """The first offset of each partition's row that was handed out last."""
 
@@ -97,6 +98,18 @@ class MicroBatchConsumer(InternalConsumer):
         self._queue.clear()
         self._ends.clear()
         super().trigger_backpressure(seek, resume_after)
+
+    def rewind(self, topic: str, partition: int, offset: int) -> None:
+        """Go on from another offset: what waits of the partition is dropped, and so is the row that was handed out."""
+        self._drop({(topic, partition)})
+        self._rewound.add((topic, partition))
+        self.seek(TopicPartition(topic, partition, offset))
+
+    def was_rewound(self, topic: str, partition: int) -> bool:
+        """Whether the row that was handed out last was dropped by :meth:`rewind`; asked once."""
+        rewound = (topic, partition) in self._rewound
+        self._rewound.discard((topic, partition))
+        return rewound
 
     def poll(self, timeout: float | None = None) -> Message | None:
         """A single message, for the recovery of state, which knows nothing of ends."""
@@ -174,9 +187,14 @@ class MicroBatchConsumer(InternalConsumer):
     def _forget(self, partitions: set[Partition]) -> None:
         self._rebalances += 1
         self.assigned -= partitions
+        self._rewound -= partitions
+        for partition in partitions:
+            self.handed_out.pop(partition, None)
+        self._drop(partitions)
+
+    def _drop(self, partitions: set[Partition]) -> None:
         for partition in partitions:
             self._ends.pop(partition, None)
-            self.handed_out.pop(partition, None)
         self._queue = deque(row for row in self._queue if (row.topic, row.partition) not in partitions)
 
 

@@ -22,14 +22,29 @@ from quixstreams.dataframe import StreamingDataFrame
 from quixstreams.error_callbacks import default_on_processing_error
 from quixstreams.models import Row
 from quixstreams.sinks.base import BaseSink
+from quixstreams.state import DEFAULT_STATE_STORE_NAME
+from quixstreams.state.base import Store, StorePartition
+from quixstreams.state.rocksdb import RocksDBOptions
 
 from headrace.errors import HeadraceError, SettingsError
 from headrace.runtime.batches import Outgoing
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
+from headrace.runtime.fencing import CheckpointReplay, FencedState
 from headrace.settings import Guarantee
 
 STOP_S = 10.0
 """How long a clean stop may take."""
+
+STATE = RocksDBOptions(
+    write_buffer_size=4 * 1024 * 1024,
+    max_write_buffer_number=2,
+    target_file_size_base=16 * 1024 * 1024,
+    max_total_wal_size=16 * 1024 * 1024,
+    block_cache_size=32 * 1024 * 1024,
+)
+"""What a partition's store may take: at Quix's defaults it is 192 MB of write buffers, and grows for ten minutes."""
+
+NO_OFFSET = 2**63 - 1
 
 log = logging.getLogger("headrace.runtime")
 
@@ -81,6 +96,7 @@ class MicroBatchApplication(Application):
             commit_interval=commit_s,
             consumer_poll_timeout=wait_s,
             state_dir=state,
+            rocksdb_options=STATE,
             loglevel=None,
             processing_guarantee=guarantee,
             broker_availability_timeout=0,
@@ -99,6 +115,7 @@ class MicroBatchApplication(Application):
             else {**quiet, "linger.ms": 5},
         )
         self._hook_checkpoints()
+        self._hook_recovery()
 
     def _get_internal_consumer(
         self, on_error: Any = None, extra_config_overrides: dict[str, Any] | None = None
@@ -122,7 +139,7 @@ class MicroBatchApplication(Application):
         store_offset, commit_checkpoint = context.store_offset, context.commit_checkpoint
 
         def store(topic: str, partition: int, offset: int) -> None:
-            if offset == IDLE_OFFSET:
+            if offset == IDLE_OFFSET or consumer.was_rewound(topic, partition):
                 return
             begun = context.checkpoint._starting_tp_offsets
             fresh = (topic, partition) not in begun
@@ -139,10 +156,9 @@ class MicroBatchApplication(Application):
                 return
             for hook in self._before_commit:
                 hook()
-            checkpoint = context.checkpoint
-            if not (revoking or self._config.exactly_once or checkpoint._tp_offsets or checkpoint.empty()):
-                # State without offsets (windows closed by silence) is taken as it stands after a crash, so
-                # what it has said already must be there first.
+            if not (revoking or self._config.exactly_once or context.checkpoint.empty()):
+                # A restore takes the state as the changelog has it, whatever offsets were committed after. So what
+                # it has emitted already must be there first.
                 self._producer.flush()
             assigned = bool(consumer.assigned)
             commit_checkpoint(force=True, revoking=revoking)
@@ -150,6 +166,52 @@ class MicroBatchApplication(Application):
 
         context.store_offset = store  # type: ignore[method-assign]
         context.commit_checkpoint = commit  # type: ignore[method-assign]
+
+    def _hook_recovery(self) -> None:
+        """Restore state whole checkpoint by whole checkpoint, from the changelog alone."""
+        manager = self._state_manager
+        register, assign = manager.register_store, manager.on_partition_assign
+
+        def registered(stream_id: str | None, *arguments: Any, **named: Any) -> None:
+            known = {id(store) for stores in manager.stores.values() for store in stores.values()}
+            register(stream_id, *arguments, **named)
+            for store in manager.stores[stream_id].values():
+                if id(store) not in known:
+                    replay_by_checkpoint(store)
+
+        def replay_by_checkpoint(store: Store) -> None:
+            create = store.create_new_partition
+
+            def created(partition: int) -> StorePartition:
+                made: StorePartition = create(partition)
+                replay = CheckpointReplay(made.recover_from_changelog_message, KEY)
+                made.recover_from_changelog_message = replay.take  # type: ignore[method-assign]
+                return made
+
+            store.create_new_partition = created  # type: ignore[method-assign]
+
+        def assigned(stream_id: str | None, partition: int, committed_offsets: dict[str, int]) -> Any:
+            # Quix leaves out what reaches beyond the committed offsets: a guess at what was cut off, which a former
+            # owner's records pass, and the owner's own do not where the group was set back.
+            return assign(stream_id, partition, dict.fromkeys(committed_offsets, NO_OFFSET))
+
+        manager.register_store = registered  # type: ignore[method-assign]
+        manager.on_partition_assign = assigned  # type: ignore[method-assign]
+
+    def _on_assign(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        """Assign as Quix does, but keep the state where retention has deleted what was not read yet.
+
+        Quix would delete it. What has expired is a gap in the offsets; the windows around it are still right.
+        """
+        sources = [tp for tp in topic_partitions if tp.topic in self._topic_manager.non_changelog_topics]
+        behind = [
+            TopicPartition(tp.topic, tp.partition, low)
+            for tp in (self._consumer.committed(sources, timeout=30) if sources else ())
+            if 0 <= tp.offset < (low := self._consumer.get_watermark_offsets(tp, timeout=30)[0])
+        ]
+        if behind:
+            self._consumer.commit(offsets=behind, asynchronous=False)
+        super()._on_assign(consumer, topic_partitions)
 
     def _on_sigterm(self, *arguments: Any) -> None:
         self._asked()
@@ -230,7 +292,15 @@ class MicroBatchApplication(Application):
         where = TopicPartition(topic, partition)
         return self._consumer.get_watermark_offsets(where, timeout=30)[1]
 
-    def state(self, topic: str, partition: int) -> Any:
-        """The state of a topic's partition, within the checkpoint that is open."""
-        transaction = self._processing_context.checkpoint.get_store_transaction(stream_id=topic, partition=partition)
-        return transaction.as_state(prefix=KEY)
+    def state(self, topic: str, partition: int) -> FencedState:
+        """The state of an assigned partition, as it was left by its last owner; ours is another epoch."""
+        store = self._state_manager.get_store(topic, DEFAULT_STATE_STORE_NAME)
+
+        def transaction() -> Any:
+            return self._processing_context.checkpoint.get_store_transaction(stream_id=topic, partition=partition)
+
+        return FencedState(store.partitions[partition], transaction, KEY)
+
+    def rewind(self, topic: str, partition: int, offset: int) -> None:
+        """Read an assigned partition on from ``offset``; the micro-batch at hand counts as not read."""
+        cast(MicroBatchConsumer, self._consumer).rewind(topic, partition, offset)

@@ -300,6 +300,13 @@ class Repeats:
         for name in deleted:
             yield f"{INDEX}.{name}", None
 
+    def forget_written(self) -> None:
+        """Count nothing as written: :meth:`changed` gives every piece again, for another place to keep them in."""
+        for era in self._eras.values():
+            for chunk in era.chunks:
+                chunk.name = -1
+        self._next, self._unused, self._written = 0, [], []
+
     def _gather(self, era: Era) -> None:
         """Make one chunk of the small ones that were never written: one piece a checkpoint, not one a batch."""
         chunks = era.chunks

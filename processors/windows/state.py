@@ -161,6 +161,18 @@ def restore_into(windowed: Windowed, piece: Callable[[str], bytes | None]) -> in
     return meta.next_offset
 
 
+def forget_written(windowed: Windowed) -> None:
+    """Count nothing as written: :func:`changed_pieces` gives every piece again, for another place to keep them in."""
+    devices = np.arange(len(windowed.devices))
+    windowed.devices.renamed.update(devices.tolist())
+    windowed.moved.append(devices)
+    if windowed.groups is not None:
+        windowed.groups.written = 0
+    windowed.touched.append(devices if windowed.groups is None else np.arange(len(windowed.groups)))
+    if windowed.repeats is not None:
+        windowed.repeats.forget_written()
+
+
 def _fingerprint(windowed: Windowed) -> str:
     return windowed.role + windowed.spec.fingerprint()
 
