@@ -1,4 +1,4 @@
-"""The viewer from outside: its server, its gate, its assets, its manners. The store is a real one."""
+"""The viewer from outside: its server, its assets, its manners. The store is a real one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import perspective
 import pytest
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.httpclient import HTTPClientError
 from viewer_line import PIPELINE, START_US, Line, Viewer, viewing, wait_for
+from viewer_page import Page, connect, leave, with_page
 
 from viewer.assets import PERSPECTIVE, STATIC
 from viewer.engine import VERSION
-from viewer.gate import READING, Gate, Malformed, error, fields
 from viewer.server import CONTENT_SECURITY_POLICY, MAX_CLIENTS
-
-SERIES = "meters series 5000"
 
 
 @pytest.fixture
@@ -45,134 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     line.close()
 
 
-# The gate, by its bytes
-
-
-def request(field: int, *, number: int = 7, entity: bytes = b"t", value: bytes = b"") -> bytes:
-    """A request as the engine's clients write it."""
-    tag = field << 3 | 2
-    varint = bytes([tag]) if tag < 128 else bytes([tag & 127 | 128, tag >> 7])
-    return bytes([8, number, 18, len(entity)]) + entity + varint + bytes([len(value)]) + value
-
-
-@pytest.mark.parametrize("field", sorted({27, 28, 31, 32, 33, 38, 9, 42, 50, 99} - READING))
-def test_gate_refuses_what_changes_a_table_and_what_it_does_not_know(field: int) -> None:
-    refused = Gate().refusal(request(field))
-    assert refused is not None
-    answer = dict(fields(refused))
-    assert (answer[1], answer[2]) == (7, b"t")
-    assert b"read-only" in dict(fields(answer[50]))[1]
-
-
-@pytest.mark.parametrize("field", sorted(READING))
-def test_gate_lets_reading_through(field: int) -> None:
-    assert Gate().refusal(request(field)) is None
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        b"",
-        request(5) + request(33),
-        request(33) + request(5),
-        request(5)[:-1] + b"\x05",
-        b"\xff" * 12,
-        bytes([8, 7, 5 << 3 | 3]),
-        bytes([8, 7, 5 << 3 | 0, 1]),
-    ],
-    ids=["empty", "two-requests", "two-requests-turned", "cut-short", "no-varint", "group", "wrong-wire-type"],
-)
-def test_gate_refuses_malformed_requests(message: bytes) -> None:
-    assert Gate().refusal(message) is not None
-
-
-def test_gate_caps_views_and_counts_those_that_were_deleted_or_refused() -> None:
-    gate = Gate(max_views=2)
-    view = lambda name: b"\x0a" + bytes([len(name)]) + name  # noqa: E731
-    assert gate.refusal(request(6, number=1, value=view(b"v1"))) is None
-    assert gate.refusal(request(6, number=2, value=view(b"v2"))) is None
-    assert b"2 views" in (gate.refusal(request(6, number=3, value=view(b"v3"))) or b"")
-    gate.refusal(request(11, number=4, entity=b"v1"))
-    assert gate.views == 1
-    gate.answered(error(2, b"t", "no such column"))
-    assert gate.views == 0
-
-
-def test_protobuf_cut_short_is_named() -> None:
-    with pytest.raises(Malformed, match="cut short"):
-        list(fields(b"\x08"))
-
-
-# The gate over a real connection, with the engine's own client
-
-
-class Page:
-    """A page's connection, as a browser's client has it."""
-
-    def __init__(self, connection: WebSocketClientConnection) -> None:
-        self._connection = connection
-        self.client = perspective.AsyncClient(self._send)
-        self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._reading = asyncio.ensure_future(self._read())
-
-    async def _send(self, message: bytes) -> None:
-        await self._connection.write_message(bytes(message), binary=True)
-
-    async def _read(self) -> None:
-        while (message := await self._connection.read_message()) is not None:
-            if isinstance(message, str):
-                self.told.put_nowait(json.loads(message))
-            else:
-                await self.client.handle_response(message)
-
-    async def close(self) -> None:
-        self._connection.close()
-        await self._reading
-
-
-def with_page(viewer: Viewer, use: Callable[[Page], Awaitable[None]]) -> None:
-    async def run() -> None:
-        page = Page(await connect(viewer))
-        try:
-            await asyncio.wait_for(use(page), 30)
-        finally:
-            await page.close()
-
-    asyncio.run(run())
-
-
-async def connect(viewer: Viewer, **headers: str) -> WebSocketClientConnection:
-    return await websocket_connect(HTTPRequest(viewer.url.replace("http", "ws") + "websocket", headers=headers))
-
-
-async def leave(connection: WebSocketClientConnection) -> None:
-    connection.close()
-    while await connection.read_message() is not None:
-        pass
-
-
-Change = Callable[[Any, Any], Awaitable[Any]]
-CHANGES: dict[str, Change] = {
-    "make_table": lambda client, _: client.table({"a": [1]}, name="mine"),
-    "update": lambda _, table: table.update({"#row": [0], "current (A)": [9.0]}),
-    "replace": lambda _, table: table.replace({"#row": [0], "current (A)": [9.0]}),
-    "clear": lambda _, table: table.clear(),
-    "remove": lambda _, table: table.remove([0]),
-    "delete": lambda _, table: table.delete(),
-    "join": lambda client, _: client.join(SERIES, SERIES, "device", name="joined"),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_page_cannot_change_a_table(shared: Viewer, change: str) -> None:
-    async def use(page: Page) -> None:
-        table = await page.client.open_table(SERIES)
-        before = await (await table.view()).to_json()
-        with pytest.raises(perspective.PerspectiveError, match="read-only"):
-            await CHANGES[change](page.client, table)
-        assert await (await table.view()).to_json() == before
-
-    with_page(shared, use)
+# Connections
 
 
 def test_page_reads_rows_and_is_told_the_status(shared: Viewer) -> None:
@@ -184,18 +53,6 @@ def test_page_reads_rows_and_is_told_the_status(shared: Viewer) -> None:
             ("b", 2.5, "attic"),
         ]
         assert (await page.told.get())["tables"]["meters"]["rows"] == 2
-
-    with_page(shared, use)
-
-
-def test_views_of_a_page_are_capped(shared: Viewer) -> None:
-    async def use(page: Page) -> None:
-        table = await page.client.open_table(SERIES)
-        views = [await table.view() for _ in range(100)]
-        with pytest.raises(perspective.PerspectiveError, match="100 views"):
-            await table.view()
-        await views[0].delete()
-        assert await (await table.view()).num_rows() == 2
 
     with_page(shared, use)
 

@@ -267,9 +267,9 @@ class Channel(Guarded, WebSocketHandler):
         session = self._session
         if isinstance(message, str) or session is None:
             return
-        refused = self._gate.refusal(message)
-        if refused is not None:
-            self.send(refused)
+        answer = self._gate.answer(message)
+        if answer is not None:
+            self.send(answer)
             return
         if self._pending >= MAX_PENDING:
             self.close(1008, "too many requests at once")
