@@ -9,11 +9,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from headrace.broker.embedded import CACHE
 from headrace.errors import SettingsError
 
 TIMEOUT_S = 600.0
-_JARS = CACHE / "kafka"
+_JARS = Path(__file__).parent.parent / ".cache" / "headrace" / "kafka"
 
 
 def lacking() -> str | None:

@@ -16,7 +16,6 @@ from native_tdengine import which_tdengine
 from headrace.broker.embedded import EmbeddedBroker
 
 ROOT = Path(__file__).parent.parent
-CACHE = ROOT / ".cache" / "headrace"
 
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,7 +34,7 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaPart]:
     """The project's own broker, as a process."""
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker"), cache=CACHE) as started:
+    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as started:
         yield KafkaPart(started.address, "embedded")
 
 

@@ -18,12 +18,12 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from headrace.broker import embedded
-from headrace.broker.embedded import EmbeddedBroker, build
+from headrace.broker import build as building
+from headrace.broker.build import build, cache_folder
+from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import BrokerBuildError, BrokerError, DataFolderError, PortTaken
 
 REPOSITORY = Path(__file__).parent.parent
-CACHE = REPOSITORY / ".cache" / "headrace"
 PATIENCE_S = 30.0
 LONG_AGO_MS = 1_000_000_000_000
 with_go = pytest.mark.skipif(shutil.which("go") is None, reason="without Go on PATH it would download 75 MB again")
@@ -32,19 +32,19 @@ with_go = pytest.mark.skipif(shutil.which("go") is None, reason="without Go on P
 @pytest.fixture(scope="session")
 def program() -> Path:
     """Built once, and kept between runs."""
-    return build(CACHE)
+    return build()
 
 
 @pytest.fixture
 def broker(program: Path, tmp_path: Path) -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(tmp_path / "broker", cache=CACHE) as started:
+    with EmbeddedBroker(tmp_path / "broker") as started:
         yield started
 
 
 @pytest.fixture
 def busy(program: Path, tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """A broker that looks after retention and compaction all the time."""
-    with EmbeddedBroker(tmp_path / "busy", cache=CACHE, upkeep_s=0.02) as started:
+    with EmbeddedBroker(tmp_path / "busy", upkeep_s=0.02) as started:
         yield started
 
 
@@ -217,27 +217,27 @@ def test_a_port_in_use_is_named_with_its_flag(program: Path, tmp_path: Path) -> 
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"{port}.*--broker-port") as caught:
-            EmbeddedBroker(tmp_path, port=port, cache=CACHE).start()
+            EmbeddedBroker(tmp_path, port=port).start()
     assert caught.value.port == port
-    with EmbeddedBroker(tmp_path, port=port, cache=CACHE) as broker:
+    with EmbeddedBroker(tmp_path, port=port) as broker:
         assert broker.address == f"127.0.0.1:{port}"
 
 
 def test_a_folder_that_cannot_be_made_is_refused(program: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataFolderError, match=r"cannot be written.*--data"):
-        EmbeddedBroker(tmp_path / "file" / "broker", cache=CACHE).start()
+        EmbeddedBroker(tmp_path / "file" / "broker").start()
 
 
 def test_a_folder_with_a_part_that_cannot_be_used_says_which(program: Path, tmp_path: Path) -> None:
     (tmp_path / "cluster").write_text("no folder")
     with pytest.raises(BrokerError, match=r"(?s)cannot use its folder.*cluster.*--data"):
-        EmbeddedBroker(tmp_path, cache=CACHE).start()
+        EmbeddedBroker(tmp_path).start()
 
 
 def test_two_brokers_do_not_share_a_folder(broker: EmbeddedBroker, tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match="in use by another broker"):
-        EmbeddedBroker(tmp_path / "broker", cache=CACHE).start()
+        EmbeddedBroker(tmp_path / "broker").start()
     assert answers(broker.address)
 
 
@@ -280,29 +280,26 @@ def test_sigterm_ends_it_with_status_zero_while_clients_wait_for_messages(broker
 def test_nothing_is_left_when_the_parent_is_killed(program: Path, tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from headrace.broker.embedded import EmbeddedBroker\n"
-        "broker = EmbeddedBroker(pathlib.Path(sys.argv[1]), cache=pathlib.Path(sys.argv[2])).start()\n"
+        "broker = EmbeddedBroker(pathlib.Path(sys.argv[1])).start()\n"
         "print(broker.address, flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path, CACHE], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, tmp_path], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None
         address = parent.stdout.readline().decode().strip()
         assert answers(address)
         parent.kill()
     until(lambda: not answers(address), "the end of the broker")
-    with EmbeddedBroker(tmp_path, cache=CACHE) as again:  # the folder is free again
+    with EmbeddedBroker(tmp_path) as again:  # the folder is free again
         assert again.running
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_alone_in_the_foreground(program: Path, tmp_path: Path, number: signal.Signals) -> None:
-    code = (
-        "import sys, pathlib; from headrace.broker.embedded import run\n"
-        "run(pathlib.Path(sys.argv[1]), 0, cache=pathlib.Path(sys.argv[2]))"
-    )
+    code = "import sys, pathlib; from headrace.broker.embedded import run\nrun(pathlib.Path(sys.argv[1]), 0)"
     with subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path, CACHE], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, tmp_path], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as command:
         assert command.stdout is not None and command.stderr is not None
         said = command.stdout.readline().decode()
@@ -402,7 +399,7 @@ def test_a_compaction_cut_short_is_undone_by_the_next_start(broker: EmbeddedBrok
 
 
 def test_kills_amid_compactions_keep_the_last_of_each_key(program: Path, tmp_path: Path) -> None:
-    broker = EmbeddedBroker(tmp_path, cache=CACHE, upkeep_s=0.001)
+    broker = EmbeddedBroker(tmp_path, upkeep_s=0.001)
     with broker:
         create(broker, "ledger", cleanup_policy="compact")
         send(broker, "ledger", [("once", b"written once")])
@@ -474,7 +471,7 @@ def test_append_time_replaces_the_producers_time(broker: EmbeddedBroker, codec: 
 
 
 def test_topics_appear_by_themselves_with_the_stated_partitions(program: Path, tmp_path: Path) -> None:
-    with EmbeddedBroker(tmp_path, partitions=3, cache=CACHE) as broker:
+    with EmbeddedBroker(tmp_path, partitions=3) as broker:
         send(broker, "unforeseen", [("m", b"1")])
         topics = admin(broker).list_topics(timeout=PATIENCE_S).topics
         assert len(topics["unforeseen"].partitions) == 3
@@ -482,12 +479,12 @@ def test_topics_appear_by_themselves_with_the_stated_partitions(program: Path, t
 
 def test_there_is_no_address_before_the_first_start(tmp_path: Path) -> None:
     with pytest.raises(BrokerError, match="no address yet"):
-        _ = EmbeddedBroker(tmp_path, cache=CACHE).address
+        _ = EmbeddedBroker(tmp_path).address
 
 
 @with_go
 def test_two_processes_that_want_it_build_it_once(program: Path, tmp_path: Path) -> None:
-    code = "import sys, pathlib; from headrace.broker.embedded import build; print(build(pathlib.Path(sys.argv[1])))"
+    code = "import sys, pathlib; from headrace.broker.build import build; print(build(pathlib.Path(sys.argv[1])))"
     builders = [
         subprocess.Popen(
             [sys.executable, "-c", code, tmp_path],
@@ -512,13 +509,74 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 
 @with_go
+def test_the_cache_is_the_users_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("GOCACHE", "GOMODCACHE"):  # Go's own stay where they are: they are warm
+        told = subprocess.run(["go", "env", folder], capture_output=True, text=True, check=True)
+        monkeypatch.setenv(folder, told.stdout.strip())
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "headrace"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine" / "headrace"
+    old = tmp_path / "mine" / "headrace" / "broker-0123456789abcdef"
+    old.parent.mkdir(parents=True)
+    for other in (old, old.with_name("broker-fedcba9876543210")):
+        other.write_text("of another version")
+    os.utime(old, (LONG_AGO_MS / 1000, LONG_AGO_MS / 1000))
+    built = build()
+    assert built.parent == tmp_path / "mine" / "headrace"
+    assert built.parent.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in built.parent.iterdir()} == {"build.lock", built.name, "broker-fedcba9876543210"}
+
+
+def test_a_program_planted_in_the_working_directory_is_not_run(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = tmp_path / ".cache" / "headrace" / program.name
+    planted.parent.mkdir(parents=True)
+    planted.write_text(f"#!/bin/sh\ntouch {tmp_path / 'was-run'}\n")
+    planted.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        assert answers(broker.address)
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize("what", ["folder", "program"])
+def test_a_cache_that_others_can_write_to_is_refused(program: Path, tmp_path: Path, what: str) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    copied = cache / program.name
+    shutil.copy(program, copied)
+    (cache if what == "folder" else copied).chmod(0o777)
+    with pytest.raises(BrokerBuildError, match="can be written by other users") as refused:
+        build(cache)
+    assert "XDG_CACHE_HOME" in refused.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file another user's")
+@pytest.mark.parametrize("what", ["folder", "program", "link"])
+def test_a_cache_of_another_user_is_refused(program: Path, tmp_path: Path, what: str) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    shutil.copy(program, cache)
+    if what == "link":
+        cache = cache.rename(tmp_path / "elsewhere")
+        (tmp_path / "cache").symlink_to(cache)
+        cache = tmp_path / "cache"
+    os.chown(cache / program.name if what == "program" else cache, 65_534, -1, follow_symlinks=False)
+    with pytest.raises(BrokerBuildError, match="belongs to another user"):
+        build(cache)
+
+
+@with_go
 def test_a_compilers_error_is_shown(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "source"
-    shutil.copytree(embedded.SOURCE, source)
+    shutil.copytree(building.SOURCE, source)
     (source / "main.go").write_text("package main\n\nfunc main() { this is not Go }\n")
-    monkeypatch.setattr(embedded, "SOURCE", source)
+    monkeypatch.setattr(building, "SOURCE", source)
     with pytest.raises(BrokerBuildError, match=r"(?s)go build failed.*main\.go:3"):
         build(tmp_path / "cache")
     assert "building the embedded broker" in capsys.readouterr().err

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CACHE
 from native_kafka import KafkaPart
 from processor_line import (
     MakeLine,
@@ -181,7 +180,7 @@ def test_nothing_is_reset_twice_nor_while_another_processor_runs(line: Processor
 
 
 def test_a_broker_that_comes_back_does_not_reset_a_second_time(lines: MakeLine, tmp_path: Path) -> None:
-    with EmbeddedBroker(tmp_path / "broker", cache=CACHE) as broker:
+    with EmbeddedBroker(tmp_path / "broker") as broker:
         line = lines(broker.address)
         line.send(part(0))
         with line.processor("--reset-state") as processor:

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CACHE
 from native_kafka import KafkaPart
 from processor_line import BASE_MS, Processor, ProcessorLine, last_readings, message_of, readings, until
 from test_wire import BAD
@@ -232,7 +231,7 @@ def test_silence_closes_the_last_windows(broker: KafkaPart, lines: MakeLine) -> 
 
 def test_a_broker_that_comes_later_and_is_killed_midway_is_waited_for(lines: MakeLine, tmp_path: Path) -> None:
     folder = tmp_path / "broker"
-    with EmbeddedBroker(folder, cache=CACHE) as broker:
+    with EmbeddedBroker(folder) as broker:
         line = lines(broker.address)
         line.make_topics()
     with line.processor("--batch", "3") as processor:

@@ -309,7 +309,7 @@ def test_a_broker_that_is_absent_at_the_start_is_waited_for(tmp_path: Path, file
     with started(*flags, "--broker", f"127.0.0.1:{port}", cwd=file.parent) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == f"waiting for the broker at 127.0.0.1:{port}\n"
-        with EmbeddedBroker(tmp_path / "broker", port=port, cache=ROOT / ".cache" / "headrace") as late:
+        with EmbeddedBroker(tmp_path / "broker", port=port) as late:
             _, told = process.communicate(timeout=60)
             assert process.returncode == 0
             assert told.splitlines()[0] == f"the broker at 127.0.0.1:{port} is there"
@@ -328,7 +328,7 @@ def test_a_producer_that_waits_for_the_broker_stops_at_once(file: Path, pipeline
 def test_readings_wait_while_the_broker_is_away_and_arrive_once(tmp_path: Path, pipeline: Pipeline) -> None:
     topic = topic_of(pipeline, "meters")
     declared = Simulate(topic=topic, rate=2_000, devices=10)
-    with EmbeddedBroker(tmp_path / "broker", cache=ROOT / ".cache" / "headrace") as broker:
+    with EmbeddedBroker(tmp_path / "broker") as broker:
         stop = threading.Event()
         source = Simulation("s", declared, pipeline.topics[topic], now_us=now_us())
         outcomes: list[Outcome] = []
@@ -357,7 +357,7 @@ def test_readings_wait_while_the_broker_is_away_and_arrive_once(tmp_path: Path, 
 def test_a_stop_while_the_broker_is_away_ends_and_counts_what_is_lost(tmp_path: Path, pipeline: Pipeline) -> None:
     topic = topic_of(pipeline, "meters")
     declared = Simulate(topic=topic, rate=2_000, devices=10)
-    with EmbeddedBroker(tmp_path / "broker", cache=ROOT / ".cache" / "headrace") as broker:
+    with EmbeddedBroker(tmp_path / "broker") as broker:
         stop = threading.Event()
         source = Simulation("s", declared, pipeline.topics[topic], now_us=now_us())
         outcomes: list[Outcome] = []

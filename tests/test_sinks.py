@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
-from conftest import CACHE
 from native_kafka import KafkaPart
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 
@@ -273,7 +272,7 @@ def test_a_store_that_has_counted_another_broker_is_refused(opened: Line) -> Non
 
 
 def test_a_broker_that_is_killed_and_comes_back_is_waited_for(name: str, tmp_path: Path) -> None:
-    with EmbeddedBroker(tmp_path / "broker", cache=CACHE) as broker:
+    with EmbeddedBroker(tmp_path / "broker") as broker:
         settings = Settings(broker=broker.address, store=f"sqlite:///{tmp_path / 'store.db'}", data=tmp_path / "data")
         for line in _line(settings, name, tmp_path):
             line.produce(readings(500))
