@@ -11,6 +11,7 @@ from headrace import __version__, logs
 from headrace.duration import Duration
 from headrace.errors import HeadraceError, SettingsError
 from headrace.pipeline import all_topics, load
+from headrace.redaction import redact_stderr
 from headrace.service import guarded
 from headrace.settings import Settings, add_flags, from_flags
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.execv(  # noqa: S606 - no shell is wanted
             sys.executable, [sys.executable, "-m", *arguments]
         )
+    redact_stderr()
     flags = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int | None] = flags.run
     try:

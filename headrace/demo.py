@@ -34,6 +34,7 @@ from headrace.errors import HeadraceError, StoreUnavailable
 from headrace.ledger import LedgerReader, Line
 from headrace.pipeline import Pipeline
 from headrace.pipeline.model import Hopping, Sliding, Tumbling
+from headrace.redaction import redacted_values
 from headrace.settings import Settings, writable_folder
 from headrace.status import Board
 from headrace.stores import Store, open_store
@@ -220,7 +221,9 @@ class Demo:
         print(board.summary(verdict))
         faults = self._faults(verdict) if not hurried else verdict.faults
         if self.options.report is not None:
-            self.options.report.write_text(json.dumps(self._report(ran_s, verdict, faults), indent=2) + "\n")
+            self.options.report.write_text(
+                json.dumps(redacted_values(self._report(ran_s, verdict, faults)), indent=2) + "\n"
+            )
         for fault in faults:
             print(f"fault: {fault}", file=sys.stderr)
         return 1 if faults else 0

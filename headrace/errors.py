@@ -23,11 +23,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headrace.redaction import redacted
+
 
 class HeadraceError(Exception):
-    """What happened (``message``) and what to do about it (``hint``)."""
+    """What happened (``message``) and what to do about it (``hint``); neither shows a password."""
 
     def __init__(self, message: str, *, hint: str) -> None:
+        message, hint = redacted(message), redacted(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

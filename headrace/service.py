@@ -14,6 +14,7 @@ from headrace import logs
 from headrace.children import follow_parent
 from headrace.errors import HeadraceError
 from headrace.pipeline import Pipeline, load
+from headrace.redaction import redact_stderr
 from headrace.settings import Settings, add_flags, from_flags
 
 USAGE_EXIT = 2
@@ -21,6 +22,7 @@ USAGE_EXIT = 2
 
 def parser(service: str, description: str, *flags: str) -> argparse.ArgumentParser:
     """A parser with the common flags (or the named ones) and --debug."""
+    redact_stderr()
     made = argparse.ArgumentParser(prog=service, description=description)
     add_flags(made, *flags)
     made.add_argument("--debug", action="store_true", help="show tracebacks")

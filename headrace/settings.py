@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from headrace.errors import DataFolderError, SettingsError
+from headrace.redaction import remember
 
 Guarantee = Literal["at-least-once", "exactly-once"]
 GUARANTEES: tuple[Guarantee, ...] = get_args(Guarantee)
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s/@:,\[\]]+):\d{1,5}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -50,15 +53,17 @@ class Settings:
     log: str = "warning"
 
     def __post_init__(self) -> None:
+        remember(self.broker)
+        remember(self.store)
         if self.guarantee not in GUARANTEES:
             raise SettingsError(f"--guarantee is {self.guarantee!r}", hint=f"write one of {', '.join(GUARANTEES)}")
         if self.log not in LOG_LEVELS:
             raise SettingsError(f"--log is {self.log!r}", hint=f"write one of {', '.join(LOG_LEVELS)}")
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"--port is {self.port}", hint="write a port between 0 and 65535 (0: any free one)")
-        host, _, port = self.broker.rpartition(":")
-        if not host or not port.isdigit():
-            raise SettingsError(f"--broker is {self.broker!r}", hint="write host:port, as 127.0.0.1:9092")
+        if not all(map(_BROKER.fullmatch, self.broker.split(","))):
+            hint = "write host:port, as 127.0.0.1:9092 (several with commas between; no scheme, user or password)"
+            raise SettingsError(f"--broker is {self.broker!r}", hint=hint)
 
     def environment(self) -> dict[str, str]:
         """The environment variables that give another process these settings."""
@@ -70,7 +75,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
     texts = {
         "pipeline": "the pipeline file",
         "broker": "the broker's host:port",
-        "store": "sqlite:///PATH or taosws://user:password@host:port/database",
+        "store": "sqlite:///PATH or taosws://USER:PASSWORD@HOST:PORT/DATABASE",
         "data": "the folder for state and the embedded parts",
         "instance": "this process's name among those of the same service, kept over restarts",
         "guarantee": "at-least-once or exactly-once",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from headrace.redaction import redact_stderr
 from headrace.service import guarded, settle
 from headrace.settings import add_flags
 from producers import declared, run
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     The exit status is 0, 1 when readings were not delivered, or 2 after one clear line about a mistake.
     """
+    redact_stderr()
     arguments = list(sys.argv[1:] if argv is None else argv)
     kind = arguments[0] if arguments and arguments[0] in _KINDS else None
     flags = parser(kind).parse_args(arguments[1:] if kind else arguments)

@@ -18,6 +18,7 @@ from typing import Any
 
 from headrace.errors import StoreUnavailable
 from headrace.pipeline import Table
+from headrace.redaction import redacted
 from headrace.stores import Columns, Store, Tail, open_store
 from viewer.engine import Engine
 from viewer.panels import EngineTable
@@ -105,7 +106,7 @@ class Feed:
         for table in tables:
             source = self._sources.setdefault(table.source.name, _Source(table.source, [], BACKLOG_ROWS))
             source.shapings.append(Shaping(table))
-        self._waiting: str | None = f"opening the store {_without_password(url)}"
+        self._waiting: str | None = f"opening the store {redacted(url)}"
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -230,8 +231,3 @@ def _close(source: _Source) -> None:
     tail, source.tail = source.tail, None
     if tail is not None:
         tail.close()
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -25,5 +25,5 @@ def open_store(url: str, *, readonly: bool = False) -> Store:
         return TDengineStore(url, readonly=readonly)
     raise SettingsError(
         f"--store is {url!r}",
-        hint="write sqlite:///PATH or taosws://user:password@host:port/database",
+        hint="write sqlite:///PATH or taosws://USER:PASSWORD@HOST:PORT/DATABASE",
     )

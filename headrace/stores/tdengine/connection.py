@@ -16,7 +16,10 @@ from headrace.errors import SettingsError, StoreError, StoreUnavailable
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 30
-_HINT = "write taosws://user:password@host:port/database, as taosws://root:taosdata@127.0.0.1:6041/headrace"
+_HINT = (
+    "write taosws://USER:PASSWORD@HOST:PORT/DATABASE, with %40 %2F %3F %23 for any @ / ? # in the password;"
+    " PORT is taosAdapter's, mostly 6041"
+)
 _DATABASE = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _CODE = re.compile(r"\[0x([0-9A-Fa-f]{4})\]")
 
@@ -42,14 +45,17 @@ class Address:
     @classmethod
     def parse(cls, url: str) -> Address:
         """Raises SettingsError when the URL cannot be used."""
-        parts = urlsplit(url)
-        database = parts.path.lstrip("/")
         try:
+            parts = urlsplit(url)
             port = parts.port or 6041
         except ValueError:
-            raise SettingsError("--store has a port that is no number", hint=_HINT) from None
+            # Its own words may quote what stands where a port is looked for: a piece of the password.
+            raise SettingsError(f"--store is {url!r}: its host or port cannot be read", hint=_HINT) from None
+        database = parts.path.lstrip("/")
         if parts.scheme != "taosws" or not parts.hostname:
-            raise SettingsError("--store names no TDengine", hint=_HINT)
+            raise SettingsError(f"--store is {url!r}: it names no TDengine", hint=_HINT)
+        if "@" in database:
+            raise SettingsError(f"--store is {url!r}: its login cannot be told from its path", hint=_HINT)
         if not _DATABASE.fullmatch(database):
             raise SettingsError(
                 f"--store names the database {database!r}",
