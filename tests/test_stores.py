@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -980,6 +981,46 @@ def test_writer_and_tail_recover_from_a_restarted_adapter(tdengine_place: Place)
 
 
 # SQLite's own
+
+
+def log_bytes(place: Place) -> int:
+    return Path(place.url.removeprefix("sqlite:///") + "-wal").stat().st_size
+
+
+def file_bytes(place: Place) -> int:
+    return Path(place.url.removeprefix("sqlite:///")).stat().st_size
+
+
+def test_the_write_ahead_log_stays_in_proportion_while_a_tail_follows(tmp_path: Path) -> None:
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    sink, reader = Sink(place.prepared(), METERS), place.open(readonly=True)
+    tail = reader.tail(METERS, backlog=10)
+    for i in range(100):
+        sink.write(meters(*[(f"m{n}", i, float(n)) for n in range(200)]))
+        assert len(tail.read(1_000)["ts"]) == 200
+        # A mebibyte is the least, and the pages of the write that goes beyond it come on top.
+        assert log_bytes(place) <= 2 * max(2**20, file_bytes(place) / 4)
+    assert log_bytes(place) < file_bytes(place)
+    place.remove()
+
+
+def test_the_write_ahead_log_is_cut_when_a_long_reader_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    place = Place(f"sqlite:///{path}")
+    sink = Sink(place.prepared(), METERS)
+    sink.write(meters(("m1", 0, 1.0)))
+    with sqlite3.connect(path) as long_reader:
+        long_reader.execute("BEGIN")
+        long_reader.execute('SELECT count(*) FROM "meters:rows"').fetchall()
+        for i in range(1, 60):
+            sink.write(meters(*[(f"m{n}", i, float(n)) for n in range(200)]))
+        grown = log_bytes(place)
+        assert grown > file_bytes(place)
+    long_reader.close()
+    for i in range(60, 63):
+        sink.write(meters(*[(f"m{n}", i, float(n)) for n in range(200)]))
+    assert log_bytes(place) <= 2 * max(2**20, file_bytes(place) / 4) < grown
+    place.remove()
 
 
 def test_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_
 
 SCHEME = "sqlite:///"
 BUSY_S = 5.0
-CHECKPOINT_PAGES = 8_000
+LOG_PAGES_LEAST = 256
+LOG_PAGES_MOST = 8_000
+LOG_SHARE = 4
+"""The write-ahead log is taken over into the file, and cut, at a fourth of the file's pages, within these bounds."""
+LOG_EVERY_S = 1.0
 CACHE_KIB = 64 * 1024
 EXPIRE_EVERY_S = 60.0
 EXPIRE_ROWS = 20_000
@@ -49,6 +53,7 @@ class SQLiteStore:
         self._version = -1
         self._together = False
         self._undone = False
+        self._log_bounded_s = 0.0
         self._connection = self._open()
 
     def prepare(self, tables: Sequence[Table], retention: Duration) -> None:
@@ -219,8 +224,9 @@ class SQLiteStore:
             connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_S, check_same_thread=False)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self._log_bounded_s = 0.0
+            self._bound_log(connection)
             return connection
         except FileNotFoundError:
             raise self._absent() from None
@@ -229,6 +235,21 @@ class SQLiteStore:
         except sqlite3.Error as error:
             raise self._error(error) from error
 
+    def _bound_log(self, connection: sqlite3.Connection) -> None:
+        """Now and then, set where the write-ahead log ends: in proportion to the file, so it never dwarfs the data.
+
+        Readers do not hold it up for long: each look of theirs is a transaction of its own.
+        """
+        now_s = time.monotonic()
+        if now_s < self._log_bounded_s:
+            return
+        self._log_bounded_s = now_s + LOG_EVERY_S
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        wanted = min(max(pages // LOG_SHARE, LOG_PAGES_LEAST), LOG_PAGES_MOST)
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute(f"PRAGMA wal_autocheckpoint = {wanted}")
+        connection.execute(f"PRAGMA journal_size_limit = {wanted * page_bytes}")
+
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it or nothing."""
@@ -236,6 +257,7 @@ class SQLiteStore:
         connection = self._connection
         try:
             if not connection.in_transaction:
+                self._bound_log(connection)
                 connection.execute("BEGIN IMMEDIATE")
             yield connection
             if not self._together:
