@@ -167,8 +167,8 @@ def _verify(flags: argparse.Namespace) -> int:
     store = open_store(settings.store, readonly=True)
     consumer, ledger = reader(settings.broker), LedgerReader(reader(settings.broker), pipeline)
     try:
-        lines = lines_of(consumer, ledger, store)
-        if not lines:
+        lines = lines_of(consumer, pipeline, ledger, store)
+        if not any(line.entries for line in lines):
             raise HeadraceError("the ledger is empty: no stage has counted anything", hint="start the line first")
         verdict = verify(consumer, pipeline, lines, store)
     finally:

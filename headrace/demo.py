@@ -170,7 +170,7 @@ class Demo:
         try:
             if self._store is None:
                 self._store = open_store(self.settings.store, readonly=True)
-            self.lines = lines_of(consumer, ledger, self._store)
+            self.lines = lines_of(consumer, self.pipeline, ledger, self._store)
         except (StoreUnavailable, KafkaException):
             # Away for a moment: the services say so in their logs, and the numbers stay as they were.
             return

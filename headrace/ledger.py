@@ -4,7 +4,7 @@ Processors keep their counts in their state and publish them, in the same checkp
 ``NAME.ledger`` (the line's name); sinks keep theirs in the store, beside the rows. Both are durable, and both
 say up to which offset they count, so they can be added up at any time:
 
-    offsets   =  messages + gaps                               (gaps: transaction markers, expired messages)
+    offsets   =  messages + gaps + expired + skipped           (gaps: transaction markers, compacted messages)
     messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
     readings  =  stored + duplicate + dropped                  (sink)
     readings  =  windowed + outside + waiting + late + filtered + repeated + corrected      (stream)
@@ -29,6 +29,17 @@ in the order is not sure yet (waiting); too late; not wanted; the same again; or
 
 BEGUN_ANEW = "begun_anew"
 """The count of partitions over which a stream was started over: the store may have windows from before."""
+
+GAPS = "gaps"
+"""The count of offsets that were seen to hold no message: transaction markers, compacted messages."""
+
+EXPIRED = "expired"
+"""The count of offsets whose messages the broker had let go of before they were read."""
+
+SKIPPED = "skipped"
+"""The count of offsets before the point from which a stream was started over."""
+
+NO_MESSAGES = (GAPS, EXPIRED, SKIPPED)
 
 NAMED_DEVICES = 100
 """For so many devices that send from the future the counts say which they are."""
@@ -57,15 +68,18 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
-def tally(counts: dict[str, int], messages: int, covered: int, refused: Iterable[Refused]) -> None:
+def tally(
+    counts: dict[str, int], messages: int, refused: Iterable[Refused], *, gaps: int = 0, expired: int = 0
+) -> None:
     """Add what a decoder did to a partition's counts: messages, and refused by reason; from the future by device.
 
-    ``covered`` is how many offsets that took: more than messages where transaction markers, compaction or
-    retention left offsets without one. Those are counted as ``gaps``.
+    ``gaps`` are offsets that were seen to hold no message (transaction markers, compaction), ``expired`` those that
+    the broker had let go of before they were read. Other offsets that no message was counted for are missed.
     """
     counts["messages"] = counts.get("messages", 0) + messages
-    if covered > messages:
-        counts["gaps"] = counts.get("gaps", 0) + covered - messages
+    for name, offsets in ((GAPS, gaps), (EXPIRED, expired)):
+        if offsets:
+            counts[name] = counts.get(name, 0) + offsets
     for one in refused:
         name = f"refused:{one.reason}"
         counts[name] = counts.get(name, 0) + 1
@@ -96,8 +110,16 @@ class Line:
     """of these, not yet read by the stage"""
     counts: dict[str, int]
     watermark_us: int | None = None
-    upto: dict[int, int] = field(default_factory=dict)
-    """for each partition the next offset: the counts hold everything below it"""
+    """the least of its partitions'; None while one that has messages has none"""
+    beyond: int = 0
+    """offsets counted that the broker has not given yet; 0 in a sound ledger"""
+    entries: dict[int, Entry] = field(default_factory=dict)
+    """each partition's own counts"""
+
+    @property
+    def upto(self) -> dict[int, int]:
+        """For each partition the next offset: the counts hold everything below it."""
+        return {partition: entry.next_offset for partition, entry in self.entries.items()}
 
     @property
     def messages(self) -> int:
@@ -128,32 +150,56 @@ class Line:
     @property
     def missed(self) -> int:
         """Messages that are neither read nor waiting; 0 in a sound ledger."""
-        return self.produced - self.behind - self.messages - self.counts.get("gaps", 0)
+        passed = sum(self.counts.get(name, 0) for name in NO_MESSAGES)
+        return self.produced + self.beyond - self.behind - self.messages - passed
 
     @property
     def sound(self) -> bool:
         """Whether the line adds up."""
-        return self.gap == 0 and self.missed == 0
+        return self.gap == 0 and self.missed == 0 and self.beyond == 0
 
 
-def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int]) -> list[Line]:
+Key = tuple[str, str, str]
+"""Stage, name and topic of a line."""
+
+
+def add_up(entries: Iterable[Entry], ends: Mapping[tuple[str, int], int], expected: Iterable[Key] = ()) -> list[Line]:
     """The ledger's lines: entries summed over partitions, against the broker's ``ends`` (next offsets).
 
-    Offsets begin at 0 when a topic is made, so a partition's end is how many offsets it was ever given.
+    A line has every partition of its topic, whether the stage has counted anything there or not; ``expected`` are
+    lines that are to be there even when it has counted nothing at all. Offsets begin at 0 when a topic is made, so
+    a partition's end is how many offsets it was ever given. A topic without any ``ends`` is taken as read.
     """
-    lines: dict[tuple[str, str, str], Line] = {}
+    lines = {key: Line(*key, produced=0, behind=0, counts={}) for key in expected}
     for entry in entries:
         key = (entry.stage, entry.name, entry.topic)
-        line = lines.setdefault(key, Line(*key, produced=0, behind=0, counts={}))
-        end = max(ends.get((entry.topic, entry.partition), 0), entry.next_offset)
+        lines.setdefault(key, Line(*key, produced=0, behind=0, counts={})).entries[entry.partition] = entry
+    partitions: dict[str, dict[int, int]] = {}
+    for (topic, partition), end in ends.items():
+        partitions.setdefault(topic, {})[partition] = end
+    for line in lines.values():
+        _sum(line, partitions.get(line.topic))
+    return list(lines.values())
+
+
+def _sum(line: Line, ends: Mapping[int, int] | None) -> None:
+    marks: list[int | None] = []
+    known = {partition: entry.next_offset for partition, entry in line.entries.items()} if ends is None else ends
+    for partition in sorted(known.keys() | line.entries.keys()):
+        entry, end = line.entries.get(partition), known.get(partition, 0)
+        reached = 0 if entry is None else entry.next_offset
         line.produced += end
-        line.behind += end - entry.next_offset
-        line.upto[entry.partition] = entry.next_offset
+        line.behind += max(end - reached, 0)
+        line.beyond += max(reached - end, 0)
+        if entry is None:
+            marks += [None] * bool(end)
+            continue
         for name, n in entry.counts.items():
             line.counts[name] = line.counts.get(name, 0) + n
-        if entry.watermark_us is not None:
-            line.watermark_us = max(line.watermark_us or entry.watermark_us, entry.watermark_us)
-    return list(lines.values())
+        if entry.watermark_us is not None or entry.counts.get("read"):
+            marks.append(entry.watermark_us)
+    held = [mark for mark in marks if mark is not None]
+    line.watermark_us = min(held) if held and len(held) == len(marks) else None
 
 
 class LedgerReader:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from headrace.errors import BrokerError
@@ -164,6 +164,29 @@ def reaches(consumer: Consumer, topic: str, *, timeout_s: float = 10) -> dict[in
         return {}
     partitions = sorted(found.partitions)
     return {n: Reach(*consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=timeout_s)) for n in partitions}
+
+
+def first_message(consumer: Consumer, topic: str, partition: int, offset: int, *, timeout_s: float = 30) -> int:
+    """The offset of the first message at or beyond ``offset``; the partition's end if there is none.
+
+    Raises KafkaException when the broker does not say within ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    consumer.assign([TopicPartition(topic, partition, offset)])
+    try:
+        while time.monotonic() < deadline:
+            message = consumer.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
+                found: int = message.offset()
+                return max(found, offset)
+            if not error.retriable():
+                raise KafkaException(error)
+    finally:
+        consumer.unassign()
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"what is at offset {offset} of {topic}[{partition}]"))
 
 
 def reader(address: str, group: str = "headrace-reader", **config: object) -> Consumer:

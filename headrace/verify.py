@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from headrace.ledger import BEGUN_ANEW, Entry, LedgerReader, Line, add_up, of_store
+from headrace.ledger import BEGUN_ANEW, Entry, Key, LedgerReader, Line, add_up, of_store
 from headrace.pipeline import Pipeline, all_tables, all_topics, into
 from headrace.pipeline.model import Hopping, Topic, Tumbling
 from headrace.pipeline.tables import DLQ_SUFFIX, of_one_device, repartition_topic
@@ -49,17 +49,30 @@ class Verdict:
         return not self.faults
 
 
-def lines_of(consumer: Consumer, ledger: LedgerReader, store: Store | None) -> list[Line]:
-    """The ledger's lines as they are now."""
+def lines_of(consumer: Consumer, pipeline: Pipeline, ledger: LedgerReader, store: Store | None) -> list[Line]:
+    """The ledger's lines as they are now: one for each stage and topic of the pipeline, and what else has counted."""
     entries: list[Entry] = ledger.refresh()
     if store is not None:
         entries += of_store(store.progress())
+    expected = expected_lines(pipeline)
+    if store is None:
+        expected = [key for key in expected if key[0] != "sinks"]
     ends = {
         (topic, partition): reach.end
-        for topic in sorted({entry.topic for entry in entries})
+        for topic in sorted({entry.topic for entry in entries} | {topic for _, _, topic in expected})
         for partition, reach in reaches(consumer, topic).items()
     }
-    return add_up(entries, ends)
+    return add_up(entries, ends, expected)
+
+
+def expected_lines(pipeline: Pipeline) -> list[Key]:
+    """Which lines a ledger of this pipeline has: stage, name and topic."""
+    keys: list[Key] = [("sinks", name, name) for name in all_topics(pipeline)]
+    for name, stream in pipeline.streams.items():
+        keys.append(("processors", name, stream.source))
+        if (repartition := repartition_topic(pipeline, name)) is not None:
+            keys.append(("processors", name, repartition))
+    return keys
 
 
 def verify(consumer: Consumer, pipeline: Pipeline, lines: list[Line], store: Store) -> Verdict:

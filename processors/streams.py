@@ -11,7 +11,7 @@ from headrace import ledger
 from headrace.errors import StateError
 from headrace.pipeline import Pipeline
 from headrace.pipeline.tables import ledger_topic, repartition_topic
-from headrace.runtime import FencedState, MicroBatch, MicroBatchApplication, Outgoing
+from headrace.runtime import FencedState, MicroBatch, MicroBatchApplication, Outgoing, Passed
 from headrace.wire import Decoder, Refused
 from processors.repartition import HandingOn, read_parts
 from processors.results import Results
@@ -78,9 +78,14 @@ class Streams(ABC):
         self._app.produce(outgoing)
 
     def _cover(self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused]) -> None:
-        """Count the messages, and what offsets carried none, up to the end of a batch."""
-        covered = max(batch.next_offset - max(opened.next_offset, 0), 0)
-        ledger.tally(opened.windowed.counts, messages, covered, refused)
+        """Count the messages, and which offsets carried none, up to the end of a batch."""
+        counts, since = opened.windowed.counts, opened.next_offset
+        if since < 0:
+            since = 0
+            if counts.get(ledger.BEGUN_ANEW):
+                counts[ledger.SKIPPED] = since = batch.seen_from
+        passed = self._app.passed(batch, since) if since < batch.next_offset else Passed()
+        ledger.tally(counts, messages, refused, gaps=passed.empty, expired=passed.expired)
         opened.next_offset = max(opened.next_offset, batch.next_offset)
 
     def _publish(self, name: str, opened: Open, batch: MicroBatch, outgoing: list[Outgoing]) -> None:

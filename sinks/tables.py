@@ -22,7 +22,7 @@ from headrace.event_time import to_datetime
 from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX
-from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
+from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing, Passed
 from headrace.stores import Position, Store
 from headrace.wire import Decoder, Refused
 
@@ -178,7 +178,8 @@ class TableSink(BaseSink):
         if len(decoded.batch):
             part.batches.append(decoded.batch)
         reached = self._reach.get(partition, durable)
-        ledger.tally(part.counts, len(batch), batch.next_offset - reached, decoded.refused)
+        passed = self._app.passed(batch, reached) if reached < batch.next_offset else Passed()
+        ledger.tally(part.counts, len(batch), decoded.refused, gaps=passed.empty, expired=passed.expired)
         self._reach[partition] = max(reached, batch.next_offset)
         part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
         self._rows += len(decoded.batch) or 1

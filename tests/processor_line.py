@@ -21,7 +21,7 @@ from window_oracle import Oracle, Reading, Results, Where, always
 
 from headrace.errors import StoreUnavailable
 from headrace.event_time import parser
-from headrace.ledger import LedgerReader, Line, add_up
+from headrace.ledger import NO_MESSAGES, LedgerReader, Line, add_up
 from headrace.pipeline import Pipeline, parse
 from headrace.pipeline.model import Time
 from headrace.pipeline.tables import repartition_topic, stream_topic
@@ -356,7 +356,7 @@ class ProcessorLine:
             for processor in processors:
                 processor.check()
             line = self.line()
-            read = 0 if line is None else line.messages + line.counts.get("gaps", 0)
+            read = 0 if line is None else line.messages + sum(line.counts.get(name, 0) for name in NO_MESSAGES)
             return line if line is not None and read == self.sent and not line.behind else None
 
         line = until(whole, "the ledger's end")
@@ -435,7 +435,11 @@ def fill_the_store(line: ProcessorLine) -> None:
         except StoreUnavailable:
             return False
         try:
-            read = {found.topic: found for found in lines_of(consumer, entries, store) if found.stage == "sinks"}
+            read = {
+                found.topic: found
+                for found in lines_of(consumer, line.pipeline, entries, store)
+                if found.stage == "sinks"
+            }
         except StoreUnavailable:
             return False
         finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from headrace.ledger import Entry, add_up, tally
 from headrace.wire import Refused
 
@@ -41,10 +43,46 @@ def test_a_message_that_was_never_read_is_missed() -> None:
 
 def test_transaction_markers_are_gaps_and_no_loss() -> None:
     counts: dict[str, int] = {}
-    tally(counts, messages=8, covered=10, refused=[Refused(0, "nan", "")])
-    assert counts == {"messages": 8, "gaps": 2, "refused:nan": 1}
-    (line,) = add_up([Entry("sinks", "t", "t", 0, 10, {**counts, "read": 7, "stored": 7})], {("t", 0): 10})
+    tally(counts, 8, [Refused(0, "nan", "")], gaps=2, expired=3)
+    assert counts == {"messages": 8, "gaps": 2, "expired": 3, "refused:nan": 1}
+    (line,) = add_up([Entry("sinks", "t", "t", 0, 13, {**counts, "read": 7, "stored": 7})], {("t", 0): 13})
     assert line.sound
+
+
+def test_offsets_that_nobody_has_seen_empty_are_missed() -> None:
+    (line,) = add_up([Entry("sinks", "t", "t", 0, 13, {**SINK, "gaps": 2})], {("t", 0): 13})
+    assert line.missed == 1
+    assert not line.sound
+
+
+def test_a_partition_without_an_entry_waits_to_be_read() -> None:
+    (line,) = add_up([Entry("sinks", "t", "t", 0, 10, SINK)], {("t", 0): 10, ("t", 1): 1_000})
+    assert (line.produced, line.behind, line.missed) == (1_010, 1_000, 0)
+
+
+def test_a_line_that_has_counted_nothing_waits_for_everything() -> None:
+    (line,) = add_up([], {("t", 0): 600, ("t", 1): 400}, [("processors", "s", "t")])
+    assert (line.produced, line.behind, line.messages) == (1_000, 1_000, 0)
+
+
+def test_counts_beyond_the_broker_s_end_are_no_sound_ledger() -> None:
+    (line,) = add_up([Entry("sinks", "t", "t", 0, 10, SINK)], {("t", 0): 8})
+    assert line.beyond == 2
+    assert not line.sound
+
+
+@pytest.mark.parametrize(
+    ("marks", "least"),
+    [([7, 5], 5), ([7], None), ([7, None], 7)],
+    ids=["both", "one not begun", "one without readings"],
+)
+def test_a_stream_s_watermark_is_the_least_of_its_partitions(marks: list[int | None], least: int | None) -> None:
+    entries = [
+        Entry("processors", "s", "t", n, 10, STREAM if mark else {"messages": 10}, watermark_us=mark)
+        for n, mark in enumerate(marks)
+    ]
+    (line,) = add_up(entries, {("t", 0): 10, ("t", 1): 10})
+    assert line.watermark_us == least
 
 
 def test_what_a_store_does_not_keep_is_accounted_for_as_dropped() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from native_kafka import KafkaPart
 from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, until
@@ -290,3 +290,62 @@ def test_a_message_that_comes_to_a_silent_partition_while_a_sink_is_away_is_not_
 def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="micro-batch of no messages"):
         MicroBatchApplication(broker="127.0.0.1:1", group="g", instance="1", state=tmp_path, batch=0)
+
+
+def read_to_end(broker: KafkaPart, group: str, topic: Topic, folder: Path, *, since: int = 0) -> dict[str, int]:
+    """What of the offsets from ``since`` a run to the end finds: messages, empty and expired offsets, the end."""
+    found = {"messages": 0, "empty": 0, "expired": 0, "next": since}
+    with application(broker, group, folder, batch=7) as app:
+
+        def count(batch: MicroBatch) -> None:
+            passed = app.passed(batch, found["next"])
+            found["messages"] += len(batch)
+            found["empty"] += passed.empty
+            found["expired"] += passed.expired
+            found["next"] = max(found["next"], batch.next_offset)
+            if batch.idle:
+                app.stop()
+
+        run(app, topic, count)
+    return found
+
+
+def send_transaction(topic: Topic, messages: int, *, commit: bool = True) -> None:
+    producer = Producer({**topic._settings, "transactional.id": f"{topic.name}-t"})
+    producer.init_transactions(PATIENCE_S)
+    producer.begin_transaction()
+    for n in range(messages):
+        producer.produce(topic.name, str(n), partition=0)
+    producer.flush(PATIENCE_S)
+    if commit:
+        producer.commit_transaction(PATIENCE_S)
+    else:
+        producer.abort_transaction(PATIENCE_S)
+
+
+def test_offsets_that_hold_nothing_are_told_from_those_that_were_left_out(
+    broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    topic = Topic(broker.address, name, 1)
+    send_transaction(topic, 10)
+    send_transaction(topic, 5, commit=False)
+    send_transaction(topic, 20)
+    # Three markers, and what was taken back.
+    assert read_to_end(broker, name, topic, tmp_path / "a") == {"messages": 30, "empty": 8, "expired": 0, "next": 38}
+    # Whoever goes on at a marker sees it empty, though nothing was delivered before it.
+    assert read_to_end(broker, name, topic, tmp_path / "b", since=37)["empty"] == 1
+    # The group reads on from the end, and this one has counted nothing: no message of the first ten is a gap.
+    send_transaction(topic, 1)
+    left_out = read_to_end(broker, name, topic, tmp_path / "c")
+    assert left_out == {"messages": 1, "empty": 1, "expired": 0, "next": 40}
+
+
+def test_deleted_messages_have_expired(broker: KafkaPart, name: str, tmp_path: Path) -> None:
+    topic = Topic(broker.address, name, 1)
+    send_transaction(topic, 10)
+    send_transaction(topic, 20)
+    where = TopicPartition(name, 0, 12)
+    admin = AdminClient(topic._settings)
+    admin.delete_records([where])[where].result(PATIENCE_S)
+    found = read_to_end(broker, name, topic, tmp_path)
+    assert found == {"messages": 19, "empty": 1, "expired": 12, "next": 32}

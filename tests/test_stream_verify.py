@@ -79,7 +79,7 @@ def verdict(line: ProcessorLine) -> Verdict:
     consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
     store = open_store(line.settings.store, readonly=True)
     try:
-        return verify(consumer, line.pipeline, lines_of(consumer, entries, store), store)
+        return verify(consumer, line.pipeline, lines_of(consumer, line.pipeline, entries, store), store)
     finally:
         store.close()
         entries.close()

@@ -4,9 +4,9 @@ import warnings
 
 # A library under Quix warns of its own future on import, past any filter; it says nothing to a user of ours.
 with warnings.catch_warnings(record=True):
-    from headrace.runtime.batches import MicroBatch, Outgoing
+    from headrace.runtime.batches import MicroBatch, Outgoing, Passed
     from headrace.runtime.fencing import FencedState
     from headrace.runtime.microbatch import MicroBatchApplication
     from headrace.runtime.supervision import keep_running
 
-__all__ = ["FencedState", "MicroBatch", "MicroBatchApplication", "Outgoing", "keep_running"]
+__all__ = ["FencedState", "MicroBatch", "MicroBatchApplication", "Outgoing", "Passed", "keep_running"]

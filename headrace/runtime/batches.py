@@ -15,12 +15,34 @@ class MicroBatch:
     ``more`` says that further rows of the same poll follow, so that a sink may wait and write once.
     ``polled_ms`` is the wall time of the poll. An idle one's ``first_offset`` and ``next_offset`` are the
     partition's end.
+
+    ``seen_from`` is the offset from which everything up to the batch's end is known: a message, or in ``empty``,
+    the ranges of offsets that the broker's client passed over because nothing is there.
     """
 
-    __slots__ = ("_messages", "first_offset", "more", "next_offset", "partition", "polled_ms", "topic", "values")
+    __slots__ = (
+        "_messages",
+        "empty",
+        "first_offset",
+        "more",
+        "next_offset",
+        "partition",
+        "polled_ms",
+        "seen_from",
+        "topic",
+        "values",
+    )
 
     def __init__(
-        self, topic: str, partition: int, messages: Sequence[Message], *, polled_ms: int, end: int = 0
+        self,
+        topic: str,
+        partition: int,
+        messages: Sequence[Message],
+        *,
+        polled_ms: int,
+        end: int = 0,
+        seen_from: int | None = None,
+        empty: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -30,6 +52,8 @@ class MicroBatch:
         self.values: list[bytes | None] = list(map(Message.value, messages))
         self.first_offset: int = messages[0].offset() if messages else end
         self.next_offset: int = messages[-1].offset() + 1 if messages else end
+        self.seen_from = self.first_offset if seen_from is None else seen_from
+        self.empty = empty
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -51,6 +75,12 @@ class MicroBatch:
         """A message's offset."""
         return cast(int, self._messages[place].offset())
 
+    def empty_since(self, offset: int) -> int:
+        """How many offsets from ``offset`` up to the batch's end are known to hold nothing."""
+        if not self.empty:
+            return 0
+        return sum(max(min(end, self.next_offset) - max(begin, offset), 0) for begin, end in self.empty)
+
     def since(self, offset: int) -> MicroBatch:
         """The messages at and beyond an offset."""
         if not self._messages or self.first_offset >= offset:
@@ -70,9 +100,25 @@ class MicroBatch:
             yield self._part(self._messages[begin : begin + most])
 
     def _part(self, messages: Sequence[Message]) -> MicroBatch:
-        batch = MicroBatch(self.topic, self.partition, messages, polled_ms=self.polled_ms, end=self.next_offset)
+        batch = MicroBatch(
+            self.topic,
+            self.partition,
+            messages,
+            polled_ms=self.polled_ms,
+            end=self.next_offset,
+            seen_from=self.seen_from,
+            empty=self.empty,
+        )
         batch.more = self.more
         return batch
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Offsets that hold no message: ``empty`` (markers, compacted) and ``expired`` (before the partition's first)."""
+
+    empty: int = 0
+    expired: int = 0
 
 
 @dataclass(frozen=True)

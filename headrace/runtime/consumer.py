@@ -9,16 +9,19 @@ What the rows promise:
   that wait when their partition is revoked or sought are dropped: they will be read again.
 - A partition that has reached its end and stays silent gives ``idle`` rows (no messages, no offset): first
   after ``silent_s``, then every ``tick_s``. One that is behind, or paused, never does.
+- A row says which offsets before its end hold nothing (transaction markers, compacted or expired messages), by
+  where librdkafka jumped; so whoever counts can tell these from messages that got lost on the way to him.
 - The key is constant, so state is scoped to the partition.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, Message, TopicPartition
@@ -46,6 +49,18 @@ class _Silence:
     said: float | None = None
 
 
+@dataclass
+class _Delivery:
+    """How far a partition was delivered since it was assigned or sought, without a break."""
+
+    row: int
+    """the next offset after what rows were made of"""
+    next: int
+    """the next offset after what librdkafka has delivered or passed over"""
+    empty: list[tuple[int, int]] = field(default_factory=list)
+    """what it has passed over, and no row has told yet"""
+
+
 class MicroBatchConsumer(InternalConsumer):
     """Quix's consumer, giving one row a partition and poll."""
 
@@ -56,6 +71,7 @@ class MicroBatchConsumer(InternalConsumer):
         self._tick_s = tick_s
         self._queue: deque[Row] = deque()
         self._ends: dict[Partition, _Silence] = {}
+        self._delivered: dict[Partition, _Delivery] = {}
         self.assigned: set[Partition] = set()
         self._rebalances = 0
         self.on_quiet: list[Callable[[], None]] = []
@@ -69,6 +85,8 @@ class MicroBatchConsumer(InternalConsumer):
         def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
             on_assign(consumer, partitions)
             self._rebalances += 1
+            for tp in partitions:
+                self._delivered.pop((tp.topic, tp.partition), None)
             self.assigned.update(
                 (tp.topic, tp.partition) for tp in partitions if not self._topics[tp.topic].is_changelog
             )
@@ -111,6 +129,11 @@ class MicroBatchConsumer(InternalConsumer):
         self._rewound.discard((topic, partition))
         return rewound
 
+    def seek(self, partition: TopicPartition) -> None:
+        """Seek, and know nothing of what is before the next message."""
+        self._delivered.pop((partition.topic, partition.partition), None)
+        super().seek(partition)
+
     def poll(self, timeout: float | None = None) -> Message | None:
         """A single message, for the recovery of state, which knows nothing of ends."""
         message = super().poll(timeout=timeout)
@@ -142,12 +165,24 @@ class MicroBatchConsumer(InternalConsumer):
         for partition, of_partition in self._by_partition(messages, only, now).items():
             # A rebalance inside consume() may have taken the partition away.
             if partition in self.assigned:
-                self._queue.append(_row(MicroBatch(*partition, of_partition, polled_ms=polled_ms)))
+                self._queue.append(_row(self._batch_of(partition, of_partition, polled_ms)))
         for partition, silence in self._ends.items():
             due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
             if now >= due and partition not in self._paused():
                 silence.said = now
-                self._queue.append(_row(MicroBatch(*partition, (), polled_ms=polled_ms, end=silence.end)))
+                self._queue.append(_row(self._batch_of(partition, (), polled_ms, end=silence.end)))
+
+    def _batch_of(
+        self, partition: Partition, messages: Sequence[Message], polled_ms: int, *, end: int = 0
+    ) -> MicroBatch:
+        delivered = self._delivered.get(partition)
+        if delivered is None:
+            return MicroBatch(*partition, messages, polled_ms=polled_ms, end=end)
+        batch = MicroBatch(
+            *partition, messages, polled_ms=polled_ms, end=end, seen_from=delivered.row, empty=delivered.empty
+        )
+        delivered.row, delivered.empty = batch.next_offset, []
+        return batch
 
     def _by_partition(
         self, messages: list[Message], only: Partition | None, now: float
@@ -155,7 +190,9 @@ class MicroBatchConsumer(InternalConsumer):
         grouped: dict[Partition, list[Message]] = {}
         if not messages:
             return grouped
+        events: list[Message] = []
         if any(map(Message.error, messages)):
+            events = [message for message in messages if message.error() is not None]
             messages = [message for message in messages if not self._noted(message, now)]
         if only is not None and messages:
             grouped[only] = messages
@@ -168,7 +205,32 @@ class MicroBatchConsumer(InternalConsumer):
             # The end that was noted may lie behind these messages: both can come from one poll.
             if silence is not None and silence.end <= of_partition[-1].offset():
                 del self._ends[partition]
+            self._deliver(partition, of_partition)
+        for event in events:
+            silence = self._ends.get((event.topic(), event.partition()))
+            if silence is not None:
+                self._pass((event.topic(), event.partition()), silence.end)
         return grouped
+
+    def _deliver(self, partition: Partition, messages: list[Message]) -> None:
+        """Note how far a partition was delivered, and where offsets were passed over on the way."""
+        first, end = messages[0].offset(), messages[-1].offset() + 1
+        self._pass(partition, first)
+        delivered = self._delivered[partition]
+        if end - first > len(messages):
+            offsets = [message.offset() for message in messages]
+            delivered.empty += [(a + 1, b) for a, b in itertools.pairwise(offsets) if b > a + 1]
+        delivered.next = end
+
+    def _pass(self, partition: Partition, upto: int) -> None:
+        """Note that the next thing in a partition stands at ``upto``."""
+        delivered = self._delivered.get(partition)
+        if delivered is None:
+            # Where reading began is not known, so what is before may as well have been left out.
+            self._delivered[partition] = _Delivery(upto, upto)
+        elif upto > delivered.next:
+            delivered.empty.append((delivered.next, upto))
+            delivered.next = upto
 
     def _noted(self, message: Message, now: float) -> bool:
         """Whether a message is no reading but an event: the end of a partition is noted, an error raised."""
@@ -195,6 +257,7 @@ class MicroBatchConsumer(InternalConsumer):
     def _drop(self, partitions: set[Partition]) -> None:
         for partition in partitions:
             self._ends.pop(partition, None)
+            self._delivered.pop(partition, None)
         self._queue = deque(row for row in self._queue if (row.topic, row.partition) not in partitions)
 
 

@@ -27,10 +27,11 @@ from quixstreams.state.base import Store, StorePartition
 from quixstreams.state.rocksdb import RocksDBOptions
 
 from headrace.errors import HeadraceError, SettingsError
-from headrace.runtime.batches import Outgoing
+from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
 from headrace.runtime.fencing import CheckpointReplay, FencedState
 from headrace.settings import Guarantee
+from headrace.topics import first_message, reader
 
 STOP_S = 10.0
 """How long a clean stop may take."""
@@ -291,6 +292,27 @@ class MicroBatchApplication(Application):
         """The offset that the partition's next message will have."""
         where = TopicPartition(topic, partition)
         return self._consumer.get_watermark_offsets(where, timeout=30)[1]
+
+    def passed(self, batch: MicroBatch, since: int) -> Passed:
+        """Which offsets from ``since`` up to a micro-batch's end hold no message, as far as that was seen.
+
+        What lies before the first message since the partition was assigned or sought is looked up on the broker:
+        the group's offset, from which reading goes on, may be beyond what whoever asks has counted.
+        """
+        empty, expired = batch.empty_since(since), 0
+        upto = min(batch.seen_from, batch.next_offset)
+        if since < upto:
+            consumer = reader(str(self._config.broker_address.bootstrap_servers))
+            try:
+                where = TopicPartition(batch.topic, batch.partition)
+                low = consumer.get_watermark_offsets(where, timeout=30)[0]
+                expired = max(min(low, upto) - since, 0)
+                if since + expired < upto:
+                    found = first_message(consumer, batch.topic, batch.partition, since + expired)
+                    empty += min(found, upto) - since - expired
+            finally:
+                consumer.close()
+        return Passed(empty, expired)
 
     def state(self, topic: str, partition: int) -> FencedState:
         """The state of an assigned partition, as it was left by its last owner; ours is another epoch."""
