@@ -10,6 +10,7 @@ import functools
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
@@ -58,7 +60,8 @@ _LOGGING = """\
 </Configuration>
 """
 # The shell kills what it runs when its own input ends, as it does when the tests are killed.
-_WITH_PARENT = '"$@" & read -r _; kill -9 $!; wait'
+_WITH_PARENT = '"$@" & echo $! >"$0"; read -r _; kill -9 $!; wait'
+STOP_TIMEOUT_S = 30.0
 
 
 class KafkaAbsent(Exception):
@@ -74,7 +77,10 @@ class KafkaPart:
 
 
 class NativeKafka:
-    """A private Apache Kafka (KRaft, one node) on free loopback ports, in a folder of its own."""
+    """A private Apache Kafka (KRaft, one node) on free loopback ports, in a folder of its own.
+
+    It may be stopped, in order or at once, and started again: the port and what it holds stay the same.
+    """
 
     def __init__(self, folder: Path, libraries: Path) -> None:
         self._folder = folder
@@ -87,25 +93,13 @@ class NativeKafka:
         return f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Format the folder, start, and wait until it answers. Raises KafkaAbsent with its output if not."""
+        """Start, formatting the folder the first time, and wait until it answers. Raises KafkaAbsent if it does not."""
         properties = self._folder / "server.properties"
-        properties.write_text(
-            _PROPERTIES.format(port=self._port, controller=self._controller, folder=self._folder), encoding="utf-8"
-        )
-        (self._folder / "log4j2.xml").write_text(_LOGGING, encoding="utf-8")
-        # Its first byte is fixed, as an id that begins with a dash would be taken for a flag.
-        cluster = urlsafe_b64encode(b"h" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
         with self._output() as output:
-            formatted = subprocess.run(
-                self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)),
-                stdout=output,
-                stderr=output,
-                check=False,
-            )
-            if formatted.returncode:
-                raise KafkaAbsent(f"its folder could not be formatted: {self._tail()}")
+            if not properties.exists():
+                self._format(properties, output)
             self._process = subprocess.Popen(
-                ["sh", "-c", _WITH_PARENT, "kafka", *self._java("kafka.Kafka", str(properties))],
+                ["sh", "-c", _WITH_PARENT, str(self._pid_file), *self._java("kafka.Kafka", str(properties))],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
@@ -114,11 +108,41 @@ class NativeKafka:
         wait_ready(self.address, alive=lambda: self._process is not None and self._process.poll() is None)
 
     def stop(self) -> None:
-        """End it at once: the data is thrown away."""
+        """End it at once, as a power cut would."""
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
             process.wait(10)
+
+    def stop_in_order(self) -> None:
+        """Ask it to stop, and wait until it has; at once if it takes too long."""
+        pid, deadline = int(self._pid_file.read_text()), time.monotonic() + STOP_TIMEOUT_S
+        os.kill(pid, signal.SIGTERM)
+        # The shell reaps it only when it is told to end, so that until then it may be a zombie.
+        while time.monotonic() < deadline and not _is_gone(pid):
+            time.sleep(0.05)
+        self.stop()
+
+    def _format(self, properties: Path, output: IO[bytes]) -> None:
+        properties.write_text(
+            _PROPERTIES.format(port=self._port, controller=self._controller, folder=self._folder), encoding="utf-8"
+        )
+        (self._folder / "log4j2.xml").write_text(_LOGGING, encoding="utf-8")
+        # Its first byte is fixed, as an id that begins with a dash would be taken for a flag.
+        cluster = urlsafe_b64encode(b"h" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+        formatted = subprocess.run(
+            self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)),
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+        if formatted.returncode:
+            properties.unlink()
+            raise KafkaAbsent(f"its folder could not be formatted: {self._tail()}")
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._folder / "pid"
 
     def _java(self, *command: str) -> list[str]:
         options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -250,6 +274,13 @@ def docker_answers() -> bool:
     """Whether a Docker daemon answers. Asked in a process of its own: a refused client leaves its socket open."""
     ask = "import docker; docker.from_env(timeout=5).ping()"
     return subprocess.run([sys.executable, "-W", "ignore", "-c", ask], capture_output=True, check=False).returncode == 0
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _on_path() -> bool:

@@ -89,13 +89,24 @@ class NativeTDengine:
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "taos.cfg").write_text(_TAOSD_CONFIG.format(port=self.server_port, folder=self.folder))
         (self.folder / "adapter.toml").write_text(_ADAPTER_CONFIG.format(port=self.adapter_port, folder=self.folder))
-        self._server = self._spawn("taosd", "-c", str(self.folder))
+        self.start_server()
         self.start_adapter()
+
+    def start_server(self) -> None:
+        """Start `taosd` on what it holds; who asks it is to wait until it answers."""
+        self._server = self._spawn("taosd", "-c", str(self.folder))
+
+    def stop_server(self) -> None:
+        """End `taosd` at once, as a power cut would."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
 
     def start_adapter(self) -> None:
         """Start the adapter and wait until a database can be made through it."""
         self._adapter = self._spawn("taosadapter", "-c", str(self.folder / "adapter.toml"))
-        wait_ready("127.0.0.1", self.adapter_port, alive=self._alive, output=self._output)
+        self.wait_ready()
 
     def stop_adapter(self) -> None:
         """End the adapter: to its clients the store is away."""
@@ -111,10 +122,11 @@ class NativeTDengine:
     def stop(self) -> None:
         """End both. The data is thrown away, so the server need not flush (which takes seconds)."""
         self.stop_adapter()
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server = None
+        self.stop_server()
+
+    def wait_ready(self) -> None:
+        """Wait until a database can be made through the adapter. Raises TDengineAbsent with their output if not."""
+        wait_ready("127.0.0.1", self.adapter_port, alive=self._alive, output=self._output)
 
     def _alive(self) -> bool:
         return all(part is not None and part.poll() is None for part in (self._server, self._adapter))

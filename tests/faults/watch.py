@@ -1,0 +1,154 @@
+"""Looks at the line from outside while it runs: how far it is behind, and what ``headrace verify`` says of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psutil
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from faults.services import ROOT
+
+SAMPLE_S = 0.5
+VERIFY_TIMEOUT_S = 300.0
+
+
+class Lag:
+    """How many messages of the raw topics no group has committed: asked of the broker with plain clients."""
+
+    def __init__(self, address: str, name: str, topics: Mapping[str, int]) -> None:
+        """``name``: the groups of the line begin with it; ``topics``: the raw topics with their partitions."""
+        quiet: dict[str, Any] = {"bootstrap.servers": address, "enable.metrics.push": False, "log_level": 0}
+        self._admin = AdminClient(quiet)
+        self._consumer = Consumer({**quiet, "group.id": "faults-watch", "enable.auto.commit": False})
+        self._name = name
+        self._topics = topics
+
+    def now(self) -> dict[str, int] | None:
+        """By group the messages that it is behind; None while the broker does not say."""
+        try:
+            listed = self._admin.list_consumer_groups(request_timeout=3).result(timeout=4)
+            groups = [group.group_id for group in listed.valid if group.group_id.startswith(f"{self._name}-")]
+            ends = {
+                (topic, n): self._consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=3)[1]
+                for topic, partitions in self._topics.items()
+                for n in range(partitions)
+            }
+            behind = {}
+            for group in groups:
+                asked = [ConsumerGroupTopicPartitions(group)]
+                [answer] = self._admin.list_consumer_group_offsets(asked, request_timeout=3).values()
+                committed = {(at.topic, at.partition): at.offset for at in answer.result(timeout=4).topic_partitions}
+                behind[group] = sum(end - max(committed.get(where, 0), 0) for where, end in ends.items())
+        except (KafkaException, TimeoutError):
+            return None
+        return behind
+
+    def close(self) -> None:
+        """Close the client."""
+        self._consumer.close()
+
+
+class Watch:
+    """Samples the lag, and runs ``headrace verify`` again and again, beside the run."""
+
+    def __init__(
+        self, lag: Lag, settings: Mapping[str, str], *, groups: int, small: int, verify_every_s: float
+    ) -> None:
+        """``groups``: so many groups there must be; ``small``: a lag of no more messages is none."""
+        self._lag = lag
+        self._settings = settings
+        self._groups, self.small = groups, small
+        self._verify_every_s = verify_every_s
+        self._ended = threading.Event()
+        self.behind: dict[str, int] = {}
+        self.caught_up_s = 0.0
+        """When all groups were last seen not to be behind."""
+        self.verdicts: Counter[str] = Counter()
+        """How often verify said ``sound`` or ``alarm``, or could not say (``unanswered``)."""
+        self.alarms: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._sample, name="lag", daemon=True),
+            threading.Thread(target=self._verify_again, name="verify", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        """Stop looking; a verify that is under way is waited for."""
+        self._ended.set()
+        for thread in self._threads:
+            thread.join(VERIFY_TIMEOUT_S)
+
+    def _sample(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            behind = self._lag.now()
+            if behind is not None:
+                self.behind = behind
+                if len(behind) >= self._groups and max(behind.values()) <= self.small:
+                    self.caught_up_s = time.monotonic()
+
+    def wait_caught_up(self, patience_s: float, tend: Any = lambda: None) -> float | None:
+        """Wait until no group is behind any more; how long that took, or None if it took too long."""
+        begun = time.monotonic()
+        while self.caught_up_s <= begun:
+            if time.monotonic() - begun > patience_s:
+                return None
+            tend()
+            time.sleep(0.1)
+        return self.caught_up_s - begun
+
+    def _verify_again(self) -> None:
+        pause_s = self._verify_every_s
+        while not self._ended.wait(pause_s):
+            begun = time.monotonic()
+            self.verify()
+            # Each recounts everything, so that ever longer pauses keep the cost in bounds.
+            pause_s = max(self._verify_every_s, 3 * (time.monotonic() - begun))
+
+    def verify(self) -> tuple[int, str]:
+        """Run ``headrace verify`` once; its exit code and what it said."""
+        code, said = run([sys.executable, "-m", "headrace.cli", "verify"], self._settings)
+        verdict = {0: "sound", 1: "alarm"}.get(code, "unanswered")
+        self.verdicts[verdict] += 1
+        if verdict == "alarm":
+            faults = [line for line in said.splitlines() if line.startswith("fault")]
+            self.alarms.append(f"{time.strftime('%H:%M:%S')} " + ("; ".join(faults) or said[-1_000:]))
+        return code, said
+
+
+def run(command: Sequence[str], settings: Mapping[str, str]) -> tuple[int, str]:
+    """Run a command in the project's folder; its exit code and output."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VERIFY_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return -1, f"took longer than {VERIFY_TIMEOUT_S:.0f} s"
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def memory_mb(pid: int) -> float:
+    """The resident memory of a process; 0 if it is gone."""
+    try:
+        return float(psutil.Process(pid).memory_info().rss) / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0
