@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format docs lock clean
+.PHONY: help setup demo test faults bench lint format docs lock clean
 
 SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
@@ -33,6 +33,9 @@ demo: $(STAMP) ## Run the whole line and show it (ARGS="--reset" starts over)
 
 test: $(STAMP) ## Run the tests on the best real parts present (ARGS="-k windows")
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP) ## Disturb the whole line and recount it (ARGS="--minutes 15 --seed 7")
+	@PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
 
 bench: $(STAMP) ## Measure side by side (ARGS="tumbling sink")
 	$(BIN)/python -m bench $(ARGS)
