@@ -1,9 +1,8 @@
 """``soak``: is memory flat? Processors and sinks at a steady rate for a long time, their resident memory all along.
 
 The real producers feed the real processors and sinks at ``--rate`` readings a second for ``--minutes``, with windows
-of every cost: panes, sessions, groups over partitions, sketches, repeats. What is kept is bounded (ten minutes in
-topics and store), so whatever grows after that is a leak. The figures go to results.jsonl, and with ``--picture``
-the memory of each process over time is drawn.
+of every cost: panes, sessions, groups over partitions, sketches, repeats. Topics keep ten minutes, so what still grows
+after that is a leak. The figures go to results.jsonl, and with ``--picture`` the memory of each process is drawn.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ missing = 0.005
 malformed = 0.001
 
 [store]
-retention = "10m"
+retention = "1d"
 """
 
 

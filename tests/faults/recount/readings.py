@@ -10,8 +10,8 @@ from typing import Any
 
 from faults.recount.declared import Topic
 
-LONGEST_NAME = 10_000
-"""Beyond this, what becomes of a device's name is not compared: only that its message stops nobody."""
+LONGEST_NAME = 512
+"""A device's name may have so many characters where a topic declares nothing else."""
 
 
 @dataclass(slots=True)
@@ -29,10 +29,8 @@ class Refused(Exception):
     """The message is no reading; the text is the reason."""
 
 
-def readings(topic: Topic, key: bytes | None, value: bytes | None, broker_ms: int) -> list[Reading]:
-    """The readings of a message. Raises Refused with the reason."""
-    if value is None:
-        raise Refused("unknown_shape")
+def readings(topic: Topic, key: bytes | None, value: bytes, broker_ms: int) -> list[Reading]:
+    """The readings of a message that is no tombstone. Raises Refused with the reason."""
     if len(value) > topic.max_bytes:
         raise Refused("too_large")
     try:
@@ -71,13 +69,12 @@ def _columns(topic: Topic, key: bytes | None, said: dict[str, Any]) -> list[Read
 
 
 def _device(topic: Topic, key: bytes | None, written: Any) -> str:
-    if not topic.key_in_message:
-        if written is None:
-            raise Refused("missing_field")
-        return str(written)
-    if key is None:
+    name = written if not topic.key_in_message else key.decode() if key else None
+    if name is None:
         raise Refused("missing_field")
-    return key.decode()
+    if len(name) > LONGEST_NAME:
+        raise Refused("too_long")
+    return str(name)
 
 
 def _values(current: Any, voltage: Any) -> tuple[float, int]:
