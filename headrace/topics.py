@@ -130,7 +130,7 @@ def read_again(admin: AdminClient, group: str, topics: list[str], made: list[str
         if time.monotonic() > deadline:
             raise BrokerError(
                 f"the group {group} cannot be set back: {refused[0].str()}",
-                hint="stop every processor of this pipeline, wait for 10 s, and start one with --rebuild",
+                hint="stop every service of this group, wait for 10 s, and start one with --rebuild",
             )
         time.sleep(0.5)
 

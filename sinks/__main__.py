@@ -12,7 +12,7 @@ from headrace.runtime import MicroBatchApplication, keep_running
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
-from headrace.topics import ensure_topics, reaches, reader, wait_for_broker
+from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker
 from sinks.tables import TableSink
 
 
@@ -20,14 +20,22 @@ def extend(parser: argparse.ArgumentParser) -> None:
     """The flags of this service."""
     parser.add_argument("--batch", type=int, default=2_000, help="messages a micro-batch at the most")
     parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit offsets")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="empty the store, and fill it again from what the topics still have"
+    )
 
 
-def wait_for_store(settings: Settings, pipeline: Pipeline, *, every_s: float = 1.0) -> Store:
-    """The store, open and prepared, when it answers; one line on stderr if it does not at once."""
+def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = False, every_s: float = 1.0) -> Store:
+    """The store, open and prepared (and emptied before, to ``rebuild`` it), when it answers.
+
+    Says so in one line on stderr if it does not at once.
+    """
     said = False
     while True:
         try:
             store = open_store(settings.store)
+            if rebuild:
+                store.reset()
             store.prepare(list(all_tables(pipeline).values()), pipeline.store.retention)
         except StoreUnavailable as error:
             if not said:
@@ -44,7 +52,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
     """The application that fills the store."""
     app = MicroBatchApplication(
         broker=settings.broker,
-        group=f"{pipeline.name}-sinks",
+        group=_group(pipeline),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         commit_s=flags.commit,
@@ -68,7 +76,7 @@ def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
                     raise StoreError(
                         f"the store has counted {kept.next_offset} offsets of {topic}[{partition}], and the broker"
                         f" has {ends.get(partition, 0)}: it was filled from another broker, or the topic was made anew",
-                        hint="name another store with --store, or start over (`headrace demo --reset`)",
+                        hint="name another store with --store, or fill this one anew (`headrace sinks --rebuild`)",
                     )
     finally:
         consumer.close()
@@ -77,14 +85,22 @@ def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
 def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> int:
     """Run until SIGTERM or SIGINT."""
     writable_folder(settings.data)
-    ensure_topics(wait_for_broker(settings.broker), pipeline)
-    store = wait_for_store(settings, pipeline)
+    admin = wait_for_broker(settings.broker)
+    ensure_topics(admin, pipeline)
+    if flags.rebuild:
+        # Refused while another sink of the pipeline runs: it would go on from counts that are gone.
+        read_again(admin, _group(pipeline), list(all_topics(pipeline)), [])
+    store = wait_for_store(settings, pipeline, rebuild=flags.rebuild)
     try:
         check_broker(settings, pipeline, store)
         keep_running(settings.broker, lambda: build(settings, pipeline, store, flags))
     finally:
         store.close()
     return 0
+
+
+def _group(pipeline: Pipeline) -> str:
+    return f"{pipeline.name}-sinks"
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ class TableSink(BaseSink):
         self._durable: dict[Partition, int] = {}
         self._reach: dict[Partition, int] = {}
         """The next offset that what is kept or written of each partition reaches to."""
+        self._begun: dict[Partition, int] = {}
+        """Where the messages of each partition began after it was assigned."""
         self._away = False
         self._spoiled = False
         """Whether messages were let go that are to be read again, from the last commit on."""
@@ -79,7 +81,11 @@ class TableSink(BaseSink):
             return
         try:
             if not batch.idle or self._reach.get((batch.topic, batch.partition), 0) < batch.next_offset:
-                self._app.produce(self._keep(batch))
+                durable = self._durable_of(batch)
+                if self._begins_late(batch, durable):
+                    self._app.rewind(batch.topic, batch.partition, durable)
+                    return
+                self._app.produce(self._keep(batch, durable))
             if not batch.more:
                 self._write_if_due()
         except (StoreUnavailable, WriteConflict) as error:
@@ -125,6 +131,7 @@ class TableSink(BaseSink):
             self._parts.pop(partition, None)
             self._durable.pop(partition, None)
             self._reach.pop(partition, None)
+            self._begun.pop(partition, None)
 
     def _note_away(self, error: StoreError) -> None:
         if isinstance(error, WriteConflict):
@@ -151,7 +158,8 @@ class TableSink(BaseSink):
         if self._rows >= WRITE_AT_ROWS or time.monotonic() - self._written_s >= WRITE_EVERY_S:
             self._write()
 
-    def _keep(self, batch: MicroBatch) -> list[Outgoing]:
+    def _durable_of(self, batch: MicroBatch) -> int:
+        """The next offset that the store has of the batch's partition."""
         partition = (batch.topic, batch.partition)
         if partition not in self._durable:
             try:
@@ -160,7 +168,29 @@ class TableSink(BaseSink):
                 # Without the counts nothing may be kept: the flush must fail, and all is read again.
                 self._spoiled = not batch.idle
                 raise
-        durable = self._durable.setdefault(partition, 0)
+        return self._durable.setdefault(partition, 0)
+
+    def _begins_late(self, batch: MicroBatch, durable: int) -> bool:
+        """Whether the first messages of a partition lie beyond those that the store has: to be asked again, once.
+
+        The store says where to begin, not the group's committed offsets: those may be of another store, or of this
+        one before it was lost, emptied or restored. What lies in between may also hold no message; then the second
+        answer is the same.
+        """
+        partition = (batch.topic, batch.partition)
+        begun = self._begun.get(partition)
+        if begun is None:
+            self._begun[partition] = batch.first_offset
+            return durable < batch.first_offset
+        if batch.first_offset < begun:
+            self._begun[partition] = 0
+            log.warning(
+                "the store lacks messages that this group has read before; reading them again",
+                extra={"topic": batch.topic, "partition": batch.partition, "from": batch.first_offset, "upto": begun},
+            )
+        return False
+
+    def _keep(self, batch: MicroBatch, durable: int) -> list[Outgoing]:
         if batch.first_offset < durable < batch.next_offset:
             # The store has counted up to the middle of it, and must be told of the two parts apart.
             return self._keep_part(batch.before(durable)) + self._keep_part(batch.since(durable))

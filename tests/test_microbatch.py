@@ -287,6 +287,29 @@ def test_a_message_that_comes_to_a_silent_partition_while_a_sink_is_away_is_not_
     assert sink.kept == {0: [b"first", b"meanwhile"], 1: [b"second"], 2: [b"meanwhile"]}
 
 
+def test_what_is_read_again_from_a_silent_end_belongs_to_the_next_commit(
+    embedded_broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    topic = Topic(embedded_broker.address, name, 1)
+    topic.send(0, [b"%d" % n for n in range(10)])
+    sink, deadline, rewound = AwaySink(lambda: False), time.monotonic() + PATIENCE_S, False
+    with application(embedded_broker, name, tmp_path, silent_s=0.05, tick_s=0.05) as app:
+        app.flush_at_commit(sink)
+
+        def take(batch: MicroBatch) -> None:
+            nonlocal rewound
+            assert time.monotonic() < deadline, sink.kept
+            sink.taken[0] += batch.values
+            if batch.idle and len(sink.kept[0]) == 10 and not rewound:
+                app.rewind(batch.topic, 0, 5)
+                rewound = True
+            if len(sink.kept[0]) == 15:
+                app.stop()
+
+        run(app, topic, take)
+    assert sink.kept[0][10:] == [b"5", b"6", b"7", b"8", b"9"]
+
+
 def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="micro-batch of no messages"):
         MicroBatchApplication(broker="127.0.0.1:1", group="g", instance="1", state=tmp_path, batch=0)

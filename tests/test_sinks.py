@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from native_kafka import KafkaPart
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
@@ -66,10 +66,10 @@ class Line:
     def topic(self) -> str:
         return self.pipeline.name
 
-    def start(self) -> None:
+    def start(self, *arguments: str) -> None:
         with (self.folder / "sinks.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sinks"],
+                [sys.executable, "-m", "sinks", *arguments],
                 env={**os.environ, **self.settings.environment()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -106,6 +106,16 @@ class Line:
         finally:
             store.close()
         return line.counts
+
+    def rows(self) -> int:
+        """How many rows the store has; -1 while it is not made."""
+        store = self.store()
+        try:
+            return store.count(all_tables(self.pipeline)[self.topic])
+        except StoreUnavailable:
+            return -1
+        finally:
+            store.close()
 
     def until_read(self, messages: int) -> dict[str, int]:
         self.until(lambda: self.counts().get("messages", 0) >= messages, f"{messages} messages in the ledger")
@@ -255,6 +265,86 @@ def test_the_recount_notices_a_row_that_is_gone(opened: Line) -> None:
     assert "100 rows are stored" in fault
 
 
+def test_a_new_store_on_an_old_broker_is_filled_and_says_so(opened: Line) -> None:
+    opened.produce([*readings(500), ("a", BAD["nan"])])
+    opened.start()
+    opened.until_read(501)
+    assert opened.end(signal.SIGTERM) == 0
+    assert "reading them again" not in opened.log()
+    for path in opened.folder.glob("store.db*"):
+        path.unlink()
+    opened.start()
+    counts = opened.until_read(501)
+    assert (counts["stored"], counts["refused:nan"], counts.get("gaps", 0)) == (500, 1, 0)
+    assert opened.log().count("reading them again") == 2  # a line for each partition
+    opened.produce(readings(100, first=500))
+    assert opened.until_read(601)["stored"] == 600
+    assert opened.end(signal.SIGTERM) == 0
+    assert opened.verdict() == []
+
+
+def test_a_store_restored_from_an_older_copy_gets_what_it_lacks(opened: Line) -> None:
+    path = Path(opened.settings.store.removeprefix("sqlite:///"))
+    opened.produce(readings(200))
+    opened.start()
+    opened.until_read(200)
+    assert opened.end(signal.SIGTERM) == 0
+    copy = path.read_bytes()
+    opened.produce(readings(300, first=200))
+    opened.start()
+    opened.until_read(500)
+    assert opened.end(signal.SIGTERM) == 0
+    path.write_bytes(copy)
+    opened.produce(readings(100, first=500))
+    opened.start()
+    counts = opened.until_read(600)
+    assert (counts["stored"], counts["duplicate"], counts.get("gaps", 0)) == (600, 0, 0)
+    assert opened.end(signal.SIGTERM) == 0
+    assert opened.verdict() == []
+
+
+def test_a_new_store_takes_what_the_broker_still_has(opened: Line) -> None:
+    opened.produce(readings(500))
+    opened.start()
+    opened.until_read(500)
+    assert opened.end(signal.SIGTERM) == 0
+    admin = AdminClient({**CLIENT, "bootstrap.servers": opened.settings.broker})
+    cut = [TopicPartition(opened.topic, partition, 50) for partition in (0, 1)]
+    for deleted in admin.delete_records(cut).values():
+        deleted.result(PATIENCE_S)
+    for path in opened.folder.glob("store.db*"):
+        path.unlink()
+    opened.start()
+    counts = opened.until_read(400)
+    assert (counts["stored"], counts["gaps"]) == (400, 100)
+    assert opened.end(signal.SIGTERM) == 0
+    assert opened.verdict() == []
+
+
+def test_a_store_is_rebuilt_when_asked_but_not_under_another_sink(opened: Line) -> None:
+    opened.produce(readings(300))
+    opened.start()
+    opened.until_read(300)
+    refused = subprocess.run(
+        [sys.executable, "-m", "sinks", "--rebuild", "--instance", "other"],
+        env={**os.environ, **opened.settings.environment()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "stop every service of this group" in refused.stderr
+    assert opened.end(signal.SIGTERM) == 0
+    with sqlite3.connect(opened.settings.store.removeprefix("sqlite:///")) as connection:
+        connection.execute(f'DELETE FROM "{opened.topic}:rows" WHERE _arrival % 2 = 0')
+    connection.close()
+    opened.start("--rebuild")
+    opened.until(lambda: opened.rows() == 300, "all rows")
+    assert opened.end(signal.SIGTERM) == 0
+    assert opened.verdict() == []
+
+
 def test_a_store_that_has_counted_another_broker_is_refused(opened: Line) -> None:
     opened.produce(readings(100))
     opened.start()
@@ -314,4 +404,16 @@ def test_tdengine_holds_the_same_through_a_kill(on_tdengine: Line) -> None:
     on_tdengine.start()
     counts = on_tdengine.until_read(2_050)
     assert (counts["stored"], counts["duplicate"]) == (2_000, 50)
+    assert on_tdengine.verdict() == []
+
+
+def test_a_new_tdengine_on_an_old_broker_is_filled(on_tdengine: Line) -> None:
+    on_tdengine.produce(readings(1_000))
+    on_tdengine.start()
+    on_tdengine.until_read(1_000)
+    assert on_tdengine.end(signal.SIGTERM) == 0
+    open_store(on_tdengine.settings.store).reset()
+    on_tdengine.start()
+    assert on_tdengine.until_read(1_000)["stored"] == 1_000
+    assert on_tdengine.end(signal.SIGTERM) == 0
     assert on_tdengine.verdict() == []

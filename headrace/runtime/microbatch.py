@@ -140,7 +140,8 @@ class MicroBatchApplication(Application):
         store_offset, commit_checkpoint = context.store_offset, context.commit_checkpoint
 
         def store(topic: str, partition: int, offset: int) -> None:
-            if offset == IDLE_OFFSET or consumer.was_rewound(topic, partition):
+            # Asked first: an idle row that was rewound must not be taken for the one that comes after it.
+            if consumer.was_rewound(topic, partition) or offset == IDLE_OFFSET:
                 return
             begun = context.checkpoint._starting_tp_offsets
             fresh = (topic, partition) not in begun
