@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
 from window_readings import FOR_EVER_US, SECOND, Tick
 from window_situations import WHOLE_AND_CUT, counted, read, said, windows
+
+from processors.windows.groups import group_name
+
+PARTS = st.one_of(st.none(), st.text(st.sampled_from('-"/\\ab'), max_size=4), st.text(max_size=3))
+
+
+@given(st.lists(PARTS, min_size=1, max_size=3))
+def test_a_group_s_name_tells_its_values(values: list[str | None]) -> None:
+    assert values_of(group_name(values)) == values
+
+
+def values_of(name: str) -> list[str | None]:
+    """The texts that a group's name was made of."""
+    parts = re.findall(r"((?:[^/\\]|\\.)+)(?:/|$)", name, re.DOTALL)
+    texts = {"-": None, '""': ""}
+    return [texts[part] if part in texts else re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
+
 
 AT_LAST = Tick(FOR_EVER_US)
 
@@ -56,7 +77,9 @@ def test_by_several_the_groups_name_tells_them_apart_whatever_they_hold() -> Non
     driver.read([read("a", 1, room="r", note="x/y", door=True), read("a", 2, room="r/x", note="y", door=True)])
     driver.read([read("a", 3, room="-", note="", door=False), read("b", 4)])
     driver.run([AT_LAST])
-    assert said(driver, "count") == {(name, 0.0): 1 for name in ("r/x\\/y/true", "r\\/x/y/true", "\\-//false", "-/-/-")}
+    assert said(driver, "count") == {
+        (name, 0.0): 1 for name in ("r/x\\/y/true", "r\\/x/y/true", '\\-/""/false', "-/-/-")
+    }
 
 
 def test_by_nothing_all_is_one_group() -> None:

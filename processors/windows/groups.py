@@ -146,11 +146,17 @@ def different(slots: Int64s) -> Int64s:
     return np.flatnonzero(marks)
 
 
+_EMPTY = '""'
+
+
 def group_name(values: Sequence[Any]) -> str:
     r"""What a result calls a group: its values, joined by ``/``; ``all`` for the one group of everything.
 
-    >>> group_name(("Lyon", 3)), group_name(()), group_name((None, "a/b"))
-    ('Lyon/3', 'all', '-/a\\/b')
+    Different values have different names: an absent one is ``-``, an empty text ``""``, and a text that reads like
+    one of these begins with a backslash.
+
+    >>> group_name(("Lyon", 3)), group_name(()), group_name((None, "a/b")), group_name(("",)), group_name(("-",))
+    ('Lyon/3', 'all', '-/a\\/b', '""', '\\-')
     """
     if not values:
         return "all"
@@ -163,4 +169,6 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value).replace("\\", "\\\\").replace("/", "\\/")
-    return "\\-" if text == "-" else text
+    if not text:
+        return _EMPTY
+    return f"\\{text}" if text in ("-", _EMPTY) else text
