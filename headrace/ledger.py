@@ -5,7 +5,7 @@ Processors keep their counts in their state and publish them, in the same checkp
 say up to which offset they count, so they can be added up at any time:
 
     offsets   =  messages + gaps + expired + skipped           (gaps: transaction markers, compacted messages)
-    messages  =  accepted + dead-lettered                      (a message is accepted or refused whole)
+    messages  =  accepted + dead-lettered + tombstones         (a message is accepted or refused whole)
     readings  =  stored + duplicate + dropped                  (sink)
     readings  =  windowed + outside + waiting + late + filtered + repeated + corrected      (stream)
 """
@@ -33,6 +33,9 @@ BEGUN_ANEW = "begun_anew"
 GAPS = "gaps"
 """The count of offsets that were seen to hold no message: transaction markers, compacted messages."""
 
+TOMBSTONES = "tombstones"
+"""The count of messages without a value: no readings, and no dead letters."""
+
 EXPIRED = "expired"
 """The count of offsets whose messages the broker had let go of before they were read."""
 
@@ -43,6 +46,9 @@ NO_MESSAGES = (GAPS, EXPIRED, SKIPPED)
 
 NAMED_DEVICES = 100
 """For so many devices that send from the future the counts say which they are."""
+
+NAME_BYTES = 64
+"""So much of their names the counts say."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -69,7 +75,13 @@ decode = msgspec.json.Decoder(Entry).decode
 
 
 def tally(
-    counts: dict[str, int], messages: int, refused: Iterable[Refused], *, gaps: int = 0, expired: int = 0
+    counts: dict[str, int],
+    messages: int,
+    refused: Iterable[Refused],
+    *,
+    tombstones: int = 0,
+    gaps: int = 0,
+    expired: int = 0,
 ) -> None:
     """Add what a decoder did to a partition's counts: messages, and refused by reason; from the future by device.
 
@@ -77,16 +89,22 @@ def tally(
     the broker had let go of before they were read. Other offsets that no message was counted for are missed.
     """
     counts["messages"] = counts.get("messages", 0) + messages
-    for name, offsets in ((GAPS, gaps), (EXPIRED, expired)):
-        if offsets:
-            counts[name] = counts.get(name, 0) + offsets
+    for name, n in ((TOMBSTONES, tombstones), (GAPS, gaps), (EXPIRED, expired)):
+        if n:
+            counts[name] = counts.get(name, 0) + n
     for one in refused:
         name = f"refused:{one.reason}"
         counts[name] = counts.get(name, 0) + 1
         if one.device is not None:
-            named = f"{one.reason}:{one.device}"
+            named = f"{one.reason}:{_shown(one.device)}"
             if named in counts or sum(known.startswith(f"{one.reason}:") for known in counts) < NAMED_DEVICES:
                 counts[named] = counts.get(named, 0) + 1
+
+
+def _shown(device: str) -> str:
+    """A device's name for the counts, which a store keeps as one text: cut where it is long."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in device[:NAME_BYTES])
+    return printable.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
 
 
 def of_store(progress: Mapping[tuple[str, int], Progress]) -> list[Entry]:

@@ -11,13 +11,21 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from headrace.errors import BrokerError
-from headrace.pipeline import Pipeline, all_topics
+from headrace.pipeline import Pipeline, all_topics, stream_topic
+from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX, late_topic, ledger_topic, repartition_topic
 
 log = logging.getLogger("headrace.topics")
 
 CLIENT = {"enable.metrics.push": False, "logger": logging.getLogger("headrace.librdkafka"), "log_level": 2}
 """What every Kafka client of ours is configured with."""
+
+
+BROKER_BYTES = 1_048_588
+"""The longest message that a broker takes where nothing else is said (``max.message.bytes``)."""
+
+ENVELOPE_BYTES = 65_536
+"""Room beside a message's value: for its key, its headers, and what frames them."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +42,11 @@ def wanted(pipeline: Pipeline) -> list[Wanted]:
     topics = []
     for name, topic in all_topics(pipeline).items():
         retention = {"retention.ms": str(topic.retention.ms)}
-        # The broker's own time decides what is dated too far ahead, so every stage judges a reading alike.
-        topics.append(Wanted(name, topic.partitions, {**retention, "message.timestamp.type": "LogAppendTime"}))
-        topics.append(Wanted(name + DLQ_SUFFIX, 1, retention))
+        topics.append(_of_readings(name, topic))
+        # A dead letter is the whole message, with headers beside it.
+        topics.append(Wanted(name + DLQ_SUFFIX, 1, {**retention, **_longest(topic, 2)}))
     for name, stream in pipeline.streams.items():
-        retention = {"retention.ms": str(stream.retention.ms)}
+        retention = {"retention.ms": str(stream.retention.ms), **_longest(stream_topic(pipeline, name), 2)}
         partitions = stream.partitions or pipeline.topics[stream.source].partitions
         if (late := late_topic(pipeline, name)) is not None:
             topics.append(Wanted(late, partitions, retention))
@@ -46,6 +54,22 @@ def wanted(pipeline: Pipeline) -> list[Wanted]:
             topics.append(Wanted(repartition, partitions, retention))
     topics.append(Wanted(ledger_topic(pipeline), 1, {"cleanup.policy": "compact"}))
     return topics
+
+
+def raw_topics(pipeline: Pipeline) -> list[Wanted]:
+    """The topics that producers send into."""
+    return [_of_readings(name, topic) for name, topic in pipeline.topics.items()]
+
+
+def _of_readings(name: str, topic: Topic) -> Wanted:
+    # The broker's own time decides what is dated too far ahead, so every stage judges a reading alike.
+    config = {"retention.ms": str(topic.retention.ms), "message.timestamp.type": "LogAppendTime"}
+    return Wanted(name, topic.partitions, {**config, **_longest(topic, 1)})
+
+
+def _longest(topic: Topic, envelopes: int) -> dict[str, str]:
+    """What a broker is told of the longest message of a topic: as long as declared, with what is around it."""
+    return {"max.message.bytes": str(max(topic.max_bytes + envelopes * ENVELOPE_BYTES, BROKER_BYTES))}
 
 
 def wait_for_broker(address: str, *, patience_s: float | None = None) -> AdminClient:

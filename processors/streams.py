@@ -77,7 +77,9 @@ class Streams(ABC):
             self._publish(name, opened, batch, outgoing)
         self._app.produce(outgoing)
 
-    def _cover(self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused]) -> None:
+    def _cover(
+        self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused], tombstones: int = 0
+    ) -> None:
         """Count the messages, and which offsets carried none, up to the end of a batch."""
         counts, since = opened.windowed.counts, opened.next_offset
         if since < 0:
@@ -85,7 +87,7 @@ class Streams(ABC):
             if counts.get(ledger.BEGUN_ANEW):
                 counts[ledger.SKIPPED] = since = batch.seen_from
         passed = self._app.passed(batch, since) if since < batch.next_offset else Passed()
-        ledger.tally(counts, messages, refused, gaps=passed.empty, expired=passed.expired)
+        ledger.tally(counts, messages, refused, tombstones=tombstones, gaps=passed.empty, expired=passed.expired)
         opened.next_offset = max(opened.next_offset, batch.next_offset)
 
     def _publish(self, name: str, opened: Open, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
@@ -176,7 +178,7 @@ class TopicStreams(Streams):
         self._decoder = Decoder(pipeline.topics[topic])
         self._messages = CHUNK_READINGS
         self._specs = {name: WindowSpec.of(pipeline, name) for name in streams}
-        self._results = {name: Results(pipeline, name) for name in streams}
+        self._results = {name: Results(pipeline, name, app.limits) for name in streams}
         self._handing_on = {
             name: HandingOn(app, topic, target)
             for name in streams
@@ -196,7 +198,7 @@ class TopicStreams(Streams):
                 outcome = opened.windowed.tick(now_us)
                 opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
                 self._cover(opened, batch, 0, ())
-                yield from self._results[name].messages(outcome, batch.polled_ms)
+                yield from self._results[name].messages(outcome, batch.polled_ms, opened.windowed.counts)
         else:
             # A state can only be ahead of the offsets when it was committed and they were not: what it has
             # seen already is left out.
@@ -216,15 +218,15 @@ class TopicStreams(Streams):
         # Messages of many readings are taken so many at a time that their columns fit into the cache.
         self._messages = max(1, CHUNK_READINGS * len(batch) // max(len(decoded.batch), 1))
         for name, opened in streams.items():
-            own, refused, of_stream = decoded.batch, decoded.refused, batch
+            own, refused, tombstones, of_stream = decoded.batch, decoded.refused, decoded.tombstones, batch
             if opened.next_offset > batch.first_offset and len(batch):
                 of_stream = batch.since(opened.next_offset)
                 again = self._decoder.decode(of_stream.values, of_stream)
-                own, refused = again.batch, again.refused
-            self._cover(opened, batch, len(of_stream), refused)
+                own, refused, tombstones = again.batch, again.refused, again.tombstones
+            self._cover(opened, batch, len(of_stream), refused, tombstones)
             outcome = opened.windowed.add(own, batch.polled_ms * 1_000)
             opened.dirty = True
-            yield from self._results[name].messages(outcome, batch.polled_ms)
+            yield from self._results[name].messages(outcome, batch.polled_ms, opened.windowed.counts)
 
 
 class MergedStream(Streams):
@@ -235,7 +237,7 @@ class MergedStream(Streams):
         assert topic is not None  # noqa: S101 - only asked for streams that have one
         self._name = name
         self._spec = WindowSpec.of(pipeline, name)
-        self._results = Results(pipeline, name)
+        self._results = Results(pipeline, name, app.limits)
         super().__init__(app, pipeline, topic, reset=reset)
 
     def fresh(self) -> dict[str, Windowed]:
@@ -250,11 +252,11 @@ class MergedStream(Streams):
         if batch.idle:
             opened.dirty = opened.dirty or opened.next_offset < batch.next_offset
             self._cover(opened, batch, 0, ())
-            yield from self._results.messages(merged.tick(now_us), batch.polled_ms)
+            yield from self._results.messages(merged.tick(now_us), batch.polled_ms, merged.counts)
             return
         fresh = batch.since(opened.next_offset)
         parts, refused = read_parts(fresh, self._spec.digest)
         self._cover(opened, batch, len(fresh), refused)
         opened.dirty = True
         for part in parts:
-            yield from self._results.messages(merged.take(part, now_us), batch.polled_ms)
+            yield from self._results.messages(merged.take(part, now_us), batch.polled_ms, merged.counts)

@@ -39,6 +39,8 @@ from headrace.errors import SettingsError, SourceError
 from headrace.event_time import EPOCH, parser
 from headrace.pipeline import Pipeline, parse, stream_topic
 from headrace.pipeline.model import Time
+from headrace.pipeline.tables import DLQ_SUFFIX, LATE_SUFFIX
+from headrace.runtime import DeclaredLimits
 from headrace.wire import Decoded, Decoder
 from processors.results import Results
 from processors.windows import Outcome, Windowed, WindowSpec
@@ -75,10 +77,10 @@ class StreamRun:
         self.late: list[Late] = []
         """the messages of the late topic so far"""
         self.refused: list[tuple[str, str]] = []
-        """of each reading that would be a dead letter the reason and the detail"""
+        """of each reading, or result, that would be a dead letter the reason and the detail"""
         self._decoder = Decoder(self.topic)
         self._windowed = Windowed(WindowSpec.of(declared, stream))
-        self._results = Results(declared, stream)
+        self._results = Results(declared, stream, DeclaredLimits(declared))
         self._key = stream_topic(declared, stream).key
         self._now_us: int | None = None
 
@@ -122,11 +124,14 @@ class StreamRun:
 
     def _said(self, outcome: Outcome) -> list[Window]:
         windows: list[Window] = []
-        for message in self._results.messages(Outcome(outcome.results), 0):
-            windows += self._rows(msgspec.json.decode(message.value or b"{}"))
-        for message in self._results.messages(Outcome(None, outcome.late), 0):
-            headers = {name: value.decode() for name, value in message.headers or ()}
-            self.late.append(Late(msgspec.json.decode(message.value or b"{}"), headers))
+        for message in self._results.messages(outcome, 0, self._windowed.counts):
+            headers = {name: value.decode() for name, value in message.headers}
+            if message.topic.endswith(DLQ_SUFFIX):
+                self.refused.append((headers["reason"], headers["detail"]))
+            elif message.topic.endswith(LATE_SUFFIX):
+                self.late.append(Late(msgspec.json.decode(message.value), headers))
+            else:
+                windows += self._rows(msgspec.json.decode(message.value))
         return windows
 
     def _rows(self, value: dict[str, Any]) -> list[Window]:

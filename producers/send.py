@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from headrace.batch import Batch
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline
-from headrace.topics import CLIENT, ensure_topics
+from headrace.topics import CLIENT, ensure_topics, raw_topics
 from headrace.wire import Encoder
 from producers.faults import malformed
 from producers.partition import partition_of
@@ -49,6 +49,8 @@ class Sender:
                 "linger.ms": 5,
                 "batch.size": 262_144,
                 "message.timeout.ms": 0,
+                # As long as a topic takes it, whatever it becomes by compression: the broker has the last word.
+                "message.max.bytes": max(int(topic.config["max.message.bytes"]) for topic in raw_topics(pipeline)),
                 "queue.buffering.max.messages": 200_000,
                 "queue.buffering.max.kbytes": 65_536,
                 "partitioner": "murmur2_random",

@@ -22,7 +22,7 @@ from headrace.event_time import to_datetime
 from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX
-from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing, Passed
+from headrace.runtime import Limits, MicroBatch, MicroBatchApplication, Outgoing, Passed, dead_letter
 from headrace.stores import Position, Store
 from headrace.wire import Decoder, Refused
 
@@ -209,11 +209,18 @@ class TableSink(BaseSink):
             part.batches.append(decoded.batch)
         reached = self._reach.get(partition, durable)
         passed = self._app.passed(batch, reached) if reached < batch.next_offset else Passed()
-        ledger.tally(part.counts, len(batch), decoded.refused, gaps=passed.empty, expired=passed.expired)
+        ledger.tally(
+            part.counts,
+            len(batch),
+            decoded.refused,
+            tombstones=decoded.tombstones,
+            gaps=passed.empty,
+            expired=passed.expired,
+        )
         self._reach[partition] = max(reached, batch.next_offset)
         part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
         self._rows += len(decoded.batch) or 1
-        return [_dead_letter(batch, refused) for refused in decoded.refused]
+        return [_dead_letter(batch, refused, self._app.limits) for refused in decoded.refused]
 
     def _write(self) -> None:
         """Write everything that waits; if that fails, let go of it all.
@@ -244,11 +251,14 @@ class TableSink(BaseSink):
         return self._store.write(table, Batch.joined(part.batches, names), position).next_offset
 
 
-def _dead_letter(batch: MicroBatch, refused: Refused) -> Outgoing:
-    """The message with its bytes unchanged, and why it was refused, where it stood and when, in its headers."""
+def _dead_letter(batch: MicroBatch, refused: Refused, limits: Limits) -> Outgoing:
+    """The message with its bytes unchanged, and why it was refused, where it stands and since when, in its headers.
+
+    Where the topic of dead letters does not take as many bytes, the headers say how many and their digest instead.
+    """
     place = refused.place
     stamp = to_datetime(batch.timestamp_ms(place) * 1_000).isoformat(timespec="milliseconds")
-    headers = {
+    said = {
         "reason": refused.reason,
         "detail": refused.detail,
         "topic": batch.topic,
@@ -256,10 +266,5 @@ def _dead_letter(batch: MicroBatch, refused: Refused) -> Outgoing:
         "offset": str(batch.offset(place)),
         "time": stamp,
     }
-    return Outgoing(
-        topic=batch.topic + DLQ_SUFFIX,
-        key=batch.key(place),
-        value=batch.values[place] or b"",
-        timestamp_ms=batch.polled_ms,
-        headers=[(name, text.encode()) for name, text in headers.items()],
-    )
+    letter = Outgoing(batch.topic + DLQ_SUFFIX, batch.key(place), batch.values[place] or b"", batch.polled_ms)
+    return dead_letter(letter, said, limits)

@@ -40,6 +40,7 @@ name = "{name}"
 [topics.{topic}]
 partitions = {partitions}
 max_bytes = 600
+max_text = 100
 tags = {{ room = "text", since = "time" }}
 [topics.{topic}.fields]
 current = "float"
@@ -171,7 +172,10 @@ class ProcessorLine:
         if grace is not None:
             self._lengths["grace"] = grace
         declared = DECLARED.format(**self._names, **self._lengths, window=window, aggregates=aggregates)
-        declared += "".join(f"{key} = {value}\n" for key, value in settings.items())
+        self.write(declared + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+
+    def write(self, declared: str) -> None:
+        """Write the pipeline file, as it is to stand there."""
         self.pipeline: Pipeline = parse(declared)
         self.settings.pipeline.write_text(declared, encoding="utf-8")
         self.spec = WindowSpec.of(self.pipeline, self.stream)
@@ -190,8 +194,12 @@ class ProcessorLine:
         self.everything += readings
         for reading in readings:
             self.arrived[self.partition_of(reading.device)].append(reading)
-            self._rooms.setdefault(reading.device, {None}).add(reading.values.get("room"))
+            self.knows(reading.device, reading.values.get("room"))
         self.send_messages((r.device.encode(), message_of(r), self.partition_of(r.device)) for r in readings)
+
+    def knows(self, device: str, room: str | None) -> None:
+        """Note that a device has said this of its room."""
+        self._rooms.setdefault(device, {None}).add(room)
 
     def send_messages(self, messages: Iterable[tuple[bytes | None, bytes | None, int]]) -> None:
         """Send keys and values as they are, each to its partition."""

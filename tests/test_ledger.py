@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from headrace.ledger import Entry, add_up, tally
@@ -83,6 +85,25 @@ def test_a_stream_s_watermark_is_the_least_of_its_partitions(marks: list[int | N
     ]
     (line,) = add_up(entries, {("t", 0): 10, ("t", 1): 10})
     assert line.watermark_us == least
+
+
+def test_tombstones_are_messages_under_their_own_name() -> None:
+    counts: dict[str, int] = {}
+    tally(counts, messages=8, refused=[Refused(0, "nan", "")], tombstones=2)
+    assert counts == {"messages": 8, "tombstones": 2, "refused:nan": 1}
+    (line,) = add_up([Entry("sinks", "t", "t", 0, 8, {**counts, "read": 5, "stored": 5})], {("t", 0): 8})
+    assert (line.refused, line.sound) == (1, True)
+
+
+def test_devices_that_send_from_the_future_are_named_within_bounds() -> None:
+    counts: dict[str, int] = {}
+    names = ["a", "\x00\n" + "b" * 500, "€" * 512, *(f"{n}" + "😀" * 500 for n in range(200))]
+    tally(counts, 203, [Refused(0, "future", "", name) for name in names])
+    assert (counts["refused:future"], counts["future:a"]) == (203, 1)
+    assert counts["future:??" + "b" * 62] == counts["future:" + "€" * 21] == 1
+    assert sum(name.startswith("future:") for name in counts) == 100
+    # What a store keeps of it has its limit.
+    assert len(json.dumps(counts, ensure_ascii=False).encode()) < 16_000
 
 
 def test_what_a_store_does_not_keep_is_accounted_for_as_dropped() -> None:

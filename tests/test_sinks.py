@@ -36,6 +36,7 @@ name = "{name}"
 [topics.{name}]
 partitions = 2
 max_bytes = 400
+max_text = 100
 tags = {{ room = "text" }}
 [topics.{name}.fields]
 current = {{ type = "float", unit = "A" }}
@@ -49,6 +50,7 @@ BAD: dict[str, bytes] = {
     "bad_time": b'{"device":"a","ts":"yesterday","current":1}',
     "future": b'{"device":"a","ts":4102444800000,"current":1}',
     "too_large": b'{"device":"a","ts":1767225600000,"current":1,"note":"' + b"x" * 400 + b'"}',
+    "too_long": b'{"device":"a","ts":1767225600000,"current":1,"room":"' + b"x" * 101 + b'"}',
     "unknown_shape": b"[1,2,3]",
 }
 
@@ -209,6 +211,7 @@ def test_every_kind_of_bad_message_is_a_dead_letter_with_its_bytes_and_nothing_e
     assert counts["stored"] == 50
     assert opened.end(signal.SIGTERM) == 0
     letters = {dict(letter.headers())["reason"].decode(): letter for letter in opened.dead_letters()}
+    assert len(letters) == len(BAD)
     assert {reason: letter.value() for reason, letter in letters.items()} == BAD
     headers = dict(letters["nan"].headers())
     assert headers["topic"].decode() == opened.topic

@@ -27,6 +27,7 @@ METERS = Topic(
     },
     tags={"room": Field(type="text"), "since": Field(type="time")},
     max_bytes=600,
+    max_text=100,
 )
 KEYED = Topic(fields={"value": Field(type="float")}, key_in="message")
 NOW_MS = 1_795_204_810_000
@@ -90,7 +91,6 @@ BAD: list[tuple[str, bytes | None, Reason]] = [
     ("a number", b"17", "unknown_shape"),
     ("null", b"null", "unknown_shape"),
     ("a list", b"[" + reading() + b"]", "unknown_shape"),
-    ("a tombstone", None, "unknown_shape"),
     ("columns of unlike lengths", columns(current=[1.0]), "unknown_shape"),
     ("fewer devices than times", columns(ts=[NOW_MS] * 3), "unknown_shape"),
     ("a text for a number", reading(current="10.2"), "wrong_type"),
@@ -134,6 +134,11 @@ BAD: list[tuple[str, bytes | None, Reason]] = [
     ("one beyond the skew in a column", columns(ts=[NOW_MS, NOW_MS + 300_001]), "future"),
     ("too large", reading(note="x" * 600), "too_large"),
     ("too large, and no JSON", b"x" * 601, "too_large"),
+    ("too long a name", reading("m" * 513), "too_long"),
+    ("too long a name in a column", columns(["m" * 513]), "too_long"),
+    ("too long a text", reading(note="x" * 101), "too_long"),
+    ("too long a tag", reading(room="x" * 101), "too_long"),
+    ("too long a text in a column", columns(["m"], note=["x" * 101]), "too_long"),
 ]
 
 
@@ -236,6 +241,33 @@ def test_the_device_can_be_the_messages_key_alone() -> None:
     ]
 
 
+def test_names_and_texts_are_bounded_by_characters_to_the_last_one() -> None:
+    lengths = [1, 511, 512, 513, 150_000]
+    topic = Topic(fields=METERS.fields)
+    decoded = decode([reading("é" * n) for n in lengths], topic)
+    assert [len(device) for device in decoded.batch.devices] == [1, 511, 512]
+    assert [(one.place, one.reason) for one in decoded.refused] == [(3, "too_long"), (4, "too_long")]
+    decoded = decode([reading(note="é" * n) for n in (4_095, 4_096, 4_097)], topic)
+    assert [len(note) for note in decoded.batch.column("note")] == [4_095, 4_096]
+    assert [(one.place, one.reason) for one in decoded.refused] == [(2, "too_long")]
+    value = b'{"ts": 1795204810000, "value": 1}'
+    keys = {place: b"k" * n for place, n in enumerate(lengths)}
+    decoded = decode([value] * len(lengths), KEYED, Arrival(keys=keys))
+    assert [len(device) for device in decoded.batch.devices] == [1, 511, 512]
+    assert [(one.place, one.reason) for one in decoded.refused] == [(3, "too_long"), (4, "too_long")]
+
+
+def test_tombstones_are_counted_and_neither_readings_nor_refused() -> None:
+    for good in ([], [reading("a"), reading("b")], [columns(["a", "b"])], [reading("a"), columns(["b"])]):
+        whole = rows(decode(good))
+        for place in range(len(good) + 1):
+            decoded = decode([*good[:place], None, None, *good[place:]])
+            assert (rows(decoded), list(decoded.refused), decoded.tombstones) == (whole, [], 2)
+    decoded = decode([None, b"{", None, reading("a"), b"x" * 601])
+    assert (decoded.batch.devices, decoded.tombstones) == (["a"], 2)
+    assert sorted((one.place, one.reason) for one in decoded.refused) == [(1, "not_json"), (4, "too_large")]
+
+
 def test_a_device_in_the_value_is_ignored_when_the_key_names_it() -> None:
     decoded = decode([b'{"device": "other", "ts": 1795204810000, "value": 1}'], KEYED)
     assert decoded.batch.devices == ["meter-1"]
@@ -283,7 +315,7 @@ good_messages = st.builds(
     reading, st.sampled_from("abc"), st.integers(NOW_MS - 10, NOW_MS + 400_000), note=st.sampled_from([None, "n"])
 )
 good_columns = st.lists(st.sampled_from("abc"), max_size=3).map(columns)
-some_messages = st.one_of(good_messages, good_columns, st.sampled_from([message for _, message, _ in BAD]))
+some_messages = st.one_of(good_messages, good_columns, st.none(), st.sampled_from([message for _, message, _ in BAD]))
 
 
 @given(st.lists(st.tuples(some_messages, st.integers(0, 200_000)), max_size=8), st.lists(some_messages, max_size=3))
@@ -302,6 +334,7 @@ def test_a_message_is_judged_alike_alone_and_among_any_others(
         assert refused == {
             place: (one.refused[0].reason, one.refused[0].detail) for place, one in enumerate(alone) if one.refused
         }
+        assert decoded.tombstones == sum(one.tombstones for one in alone)
         # What is a dead letter is no reading, and what is neither is an empty list of readings.
         assert len(refused) == len(decoded.refused)
 

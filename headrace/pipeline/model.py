@@ -86,6 +86,12 @@ class Topic(Table, kw_only=True, frozen=True):
         Duration, _doc("a reading further than this beyond the broker's time of its message is a dead letter")
     ] = Duration.parse("5m")
     max_bytes: Annotated[Positive, _doc("a longer message is a dead letter")] = 1_000_000
+    max_name: Annotated[
+        Positive, _doc("a message with a device's name of more characters is a dead letter; TDengine holds 2,048 bytes")
+    ] = 512
+    max_text: Annotated[
+        Positive, _doc("a message with a text of more characters is a dead letter; TDengine holds 4,096 bytes")
+    ] = 4_096
     partitions: Annotated[Positive, _doc("how many partitions the topic is made with")] = 4
     retention: Annotated[Duration, _doc("how long the broker keeps its messages")] = Duration.parse("7d")
 

@@ -17,6 +17,9 @@ DLQ_SUFFIX = ".dlq"
 LATE_SUFFIX = ".late"
 REPARTITION_SUFFIX = ".repartition"
 
+RESULT_BYTES = 1_000_000
+"""How long a result may be at the least, however short its readings are."""
+
 GROUP = "group"
 """The key of results that are of several devices, or of parts of one."""
 
@@ -80,7 +83,10 @@ def stream_topic(pipeline: Pipeline, name: str) -> Topic:
         retention=stream.retention,
         # A window may begin as far ahead as its readings may.
         max_future_skew=source.max_future_skew,
-        max_bytes=source.max_bytes,
+        # What a result may be follows from its readings: it is as long as it must be.
+        max_bytes=(longest := max(source.max_bytes, RESULT_BYTES)),
+        max_name=longest,
+        max_text=longest,
     )
 
 

@@ -6,7 +6,19 @@ import warnings
 with warnings.catch_warnings(record=True):
     from headrace.runtime.batches import MicroBatch, Outgoing, Passed
     from headrace.runtime.fencing import FencedState
+    from headrace.runtime.limits import DeclaredLimits, Limits, dead_letter, size_of
     from headrace.runtime.microbatch import MicroBatchApplication
     from headrace.runtime.supervision import keep_running
 
-__all__ = ["FencedState", "MicroBatch", "MicroBatchApplication", "Outgoing", "Passed", "keep_running"]
+__all__ = [
+    "DeclaredLimits",
+    "FencedState",
+    "Limits",
+    "MicroBatch",
+    "MicroBatchApplication",
+    "Outgoing",
+    "Passed",
+    "dead_letter",
+    "keep_running",
+    "size_of",
+]

@@ -30,6 +30,7 @@ from headrace.errors import HeadraceError, SettingsError
 from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
 from headrace.runtime.fencing import CheckpointReplay, FencedState
+from headrace.runtime.limits import PRODUCER_BYTES, BrokerLimits
 from headrace.settings import Guarantee
 from headrace.topics import first_message, reader
 
@@ -88,6 +89,8 @@ class MicroBatchApplication(Application):
         """Whether a checkpoint was committed while partitions were assigned."""
         self._before_commit: list[Callable[[], None]] = []
         self._on_gone: list[Callable[[set[Partition]], None]] = []
+        self.limits = BrokerLimits(broker)
+        """How large a message each topic takes: what is produced must fit."""
         identity = f"{group}-{instance}"
         quiet = {"enable.metrics.push": False}
         super().__init__(
@@ -111,9 +114,12 @@ class MicroBatchApplication(Application):
                 "queued.min.messages": 200_000,
                 "fetch.wait.max.ms": 50,
             },
-            producer_extra_config={**quiet, "transactional.id": identity, "linger.ms": 5}
-            if guarantee == "exactly-once"
-            else {**quiet, "linger.ms": 5},
+            producer_extra_config={
+                **quiet,
+                "linger.ms": 5,
+                "message.max.bytes": PRODUCER_BYTES,
+                **({"transactional.id": identity} if guarantee == "exactly-once" else {}),
+            },
         )
         self._hook_checkpoints()
         self._hook_recovery()

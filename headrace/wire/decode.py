@@ -18,7 +18,17 @@ from headrace.event_time import is_number, parser, whole_parser
 from headrace.pipeline.model import Time, Topic
 from headrace.wire.shapes import optional, struct_of
 
-Reason = Literal["not_json", "wrong_type", "missing_field", "nan", "bad_time", "future", "too_large", "unknown_shape"]
+Reason = Literal[
+    "not_json",
+    "wrong_type",
+    "missing_field",
+    "nan",
+    "bad_time",
+    "future",
+    "too_large",
+    "too_long",
+    "unknown_shape",
+]
 
 _BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -48,10 +58,12 @@ class Refused:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The readings of a micro-batch in their order, and the messages that were refused."""
+    """The readings of a micro-batch in their order, the messages that were refused, and how many were tombstones."""
 
     batch: Batch
     refused: Sequence[Refused]
+    tombstones: int = 0
+    """messages without a value: they carry no reading, and delete what a compacted topic has of their key"""
 
 
 @dataclass(frozen=True)
@@ -94,16 +106,18 @@ class Decoder:
         self._columnar = False
 
     def decode(self, values: Sequence[bytes | None], envelope: Envelope) -> Decoded:
-        """All readings of the messages ``values``, in their order; the refused messages aside."""
+        """All readings of the messages ``values``, in their order; the refused messages and tombstones aside."""
         if not values:
             return Decoded(Batch.joined((), (self.topic.key, *self.names)), ())
         refused: list[Refused] = []
+        tombstones = 0
         places: Sequence[int] = range(len(values))
         try:
             # Joining them tells their length together: four times as fast as asking each.
             suspect = len(b"".join(values)) > self.topic.max_bytes  # type: ignore[arg-type]
         except TypeError:
             suspect = True
+            tombstones = values.count(None)
         if suspect:
             places = [place for place in places if self._fits(place, values[place], refused)]
             values = [values[place] for place in places]
@@ -112,11 +126,10 @@ class Decoder:
         parts = usual(values, places, refused, envelope)
         if parts is None:
             parts = self._each(values, places, refused, envelope)
-        return self._judged(parts, refused, envelope)
+        return self._judged(parts, refused, envelope, tombstones)
 
     def _fits(self, place: int, value: bytes | None, refused: list[Refused]) -> bool:
         if value is None:
-            refused.append(Refused(place, "unknown_shape", "the message has no value"))
             return False
         if len(value) > self.topic.max_bytes:
             detail = f"{len(value)} bytes, and {self.topic.max_bytes} are allowed"
@@ -151,14 +164,14 @@ class Decoder:
                 name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times
             }
         except _BAD:
-            refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
+            refused[:] = [r for r in refused if r.reason == "too_large"]
             return None
         if self._key is not None:
             key = self._key
             devices = list(map(attrgetter(key), rows))
         else:
             try:
-                devices = [_device(envelope.key(place)) for place in places]
+                devices = [self._device(envelope.key(place)) for place in places]
             except _RefusedError:
                 return None
         # The device is a column too, however it came: a condition may name it.
@@ -188,7 +201,7 @@ class Decoder:
             }
             ts_us = parse_time(list(chain.from_iterable(map(attrgetter(self._time), made))))
             if self._key is None:
-                each = [_device(envelope.key(place)) for place in places]
+                each = [self._device(envelope.key(place)) for place in places]
                 devices = list(chain.from_iterable([name] * n for name, n in zip(each, lengths, strict=True)))
             else:
                 written = list(map(attrgetter(self._key), made))
@@ -196,7 +209,7 @@ class Decoder:
                     return None
                 devices = list(chain.from_iterable(written))
         except (*_BAD, _RefusedError):
-            refused[:] = [r for r in refused if r.reason in ("too_large",) or r.detail == "the message has no value"]
+            refused[:] = [r for r in refused if r.reason == "too_large"]
             return None
         columns[self.topic.key] = devices
         of_message = np.repeat(np.array(places, np.int64), lengths)
@@ -247,7 +260,7 @@ class Decoder:
 
     def _row(self, value: bytes, place: int, envelope: Envelope) -> Batch:
         row = self._decode_row(value)
-        device = getattr(row, self._key) if self._key is not None else _device(envelope.key(place))
+        device = getattr(row, self._key) if self._key is not None else self._device(envelope.key(place))
         columns = {**self._dates(row, single=True), self.topic.key: [device]}
         return Batch([device], self._times_of([getattr(row, self._time)]), columns, rows=[row])
 
@@ -266,10 +279,24 @@ class Decoder:
             if len(devices) != n:
                 raise _RefusedError("unknown_shape", f"{n} times, and {len(devices)} values of {self._key}")
         else:
-            devices = [_device(envelope.key(place))] * n
+            devices = [self._device(envelope.key(place))] * n
         columns.update(self._dates(made, single=False))
         columns[self.topic.key] = devices
         return Batch(devices, self._times_of(times), columns)
+
+    def _device(self, key: bytes | None) -> str:
+        """The device that a message's key names."""
+        if not key:
+            raise _RefusedError("missing_field", "the message has no key, and the key names the device")
+        try:
+            name = key.decode()
+        except UnicodeDecodeError:
+            raise _RefusedError("wrong_type", "the message's key is not UTF-8 text") from None
+        if len(name) > self.topic.max_name:
+            raise _RefusedError(
+                "too_long", f"the key has {len(name)} characters, and {self.topic.max_name} may name a device"
+            )
+        return name
 
     def _times_of(self, times: list[Any]) -> Int64s:
         try:
@@ -290,7 +317,11 @@ class Decoder:
         return dates
 
     def _judged(
-        self, parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch], refused: list[Refused], envelope: Envelope
+        self,
+        parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch],
+        refused: list[Refused],
+        envelope: Envelope,
+        tombstones: int,
     ) -> Decoded:
         """What is dated beyond the future skew is refused; the rest becomes one batch."""
         if isinstance(parts, tuple):
@@ -301,7 +332,7 @@ class Decoder:
                 for i in np.flatnonzero(ahead).tolist():
                     refused.append(self._future(places[i], batch.devices[i]))
                 batch = batch.take(np.flatnonzero(~ahead))
-            return Decoded(batch, refused)
+            return Decoded(batch, refused, tombstones)
         kept = []
         for part in parts:
             if len(part.batch):
@@ -310,7 +341,7 @@ class Decoder:
                     refused.append(self._future(part.place, part.batch.devices[latest]))
                     continue
             kept.append(part.batch)
-        return Decoded(Batch.joined(kept, (self.topic.key, *self.names)), refused)
+        return Decoded(Batch.joined(kept, (self.topic.key, *self.names)), refused, tombstones)
 
     def _future(self, place: int, device: str) -> Refused:
         detail = f"{device}: dated more than {self.topic.max_future_skew} ahead"
@@ -333,6 +364,8 @@ class Decoder:
         place = text.rpartition(" - at `")[2].rstrip("`").partition("[")[0]
         if place == f"$.{self._time}":
             return "bad_time", text
+        if "of length <=" in text:
+            return "too_long", text
         if "out of range" in text and place.startswith("$."):
             return "nan", text
         if "Expected `object`" in text and "$" not in text:
@@ -350,15 +383,6 @@ def _begins_with_columns(value: bytes, decode: Callable[[bytes], Any]) -> bool:
     except _BAD:
         return False
     return True
-
-
-def _device(key: bytes | None) -> str:
-    if not key:
-        raise _RefusedError("missing_field", "the message has no key, and the key names the device")
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        raise _RefusedError("wrong_type", "the message's key is not UTF-8 text") from None
 
 
 def _constant(name: str) -> float:

@@ -11,7 +11,6 @@ from headrace.event_time import is_number
 from headrace.pipeline.model import Field, FieldType, Topic
 
 _INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-NAME = Annotated[str, Meta(min_length=1)]
 TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}
 
 
@@ -28,13 +27,15 @@ def struct_of(
     def shaped(kind: Any) -> Any:
         return list[kind] if columns else kind
 
-    required: list[tuple[str, Any]] = [] if key is None else [(key, shaped(NAME))]
+    name_of_device = Annotated[str, Meta(min_length=1, max_length=topic.max_name)]
+    types = {**TYPES, "text": Annotated[str, Meta(max_length=topic.max_text)]}
+    required: list[tuple[str, Any]] = [] if key is None else [(key, shaped(name_of_device))]
     required.append((topic.time.field, shaped(time or (int | float if is_number(topic.time.format) else str))))
     may_lack: list[tuple[str, Any, Any]] = []
     for name, field in declared.items():
         if field.optional:
-            kind = TYPES[field.type] | None
+            kind = types[field.type] | None
             may_lack.append((name, shaped(kind) | None if columns else kind, None))
         else:
-            required.append((name, shaped(TYPES[field.type])))
+            required.append((name, shaped(types[field.type])))
     return msgspec.defstruct("Columns" if columns else "Reading", [*required, *may_lack], gc=False)
