@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Message, Producer
@@ -66,7 +67,7 @@ def test_what_a_dead_letter_says_is_bounded_and_a_long_key_is_left_out() -> None
 class Case(ProcessorLine):
     """A line with messages of all sizes, and what became of them."""
 
-    def __init__(self, address: str, name: str, folder: Path, **settings: str) -> None:
+    def __init__(self, address: str, name: str, folder: Path, **settings: Any) -> None:
         settings = {"window": 'kind = "tumbling", size = "1s"', **settings}
         super().__init__(address, name, folder, partitions=1, idle="1s", grace="0s", **settings)
         self.producers: dict[str, Producer] = {}
@@ -105,7 +106,7 @@ class Case(ProcessorLine):
 
     def faults(self) -> list[str]:
         """What the ledger, recounted, finds wrong."""
-        consumer, entries = reader(self.address), LedgerReader(reader(self.address))
+        consumer, entries = reader(self.address), LedgerReader(reader(self.address), self.pipeline)
         store = open_store(self.settings.store, readonly=True)
         try:
             lines = [line for line in lines_of(consumer, entries, store) if line.name in (self.topic, self.stream)]
