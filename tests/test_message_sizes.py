@@ -109,8 +109,7 @@ class Case(ProcessorLine):
         consumer, entries = reader(self.address), LedgerReader(reader(self.address), self.pipeline)
         store = open_store(self.settings.store, readonly=True)
         try:
-            lines = [line for line in lines_of(consumer, entries, store) if line.name in (self.topic, self.stream)]
-            return verify(consumer, self.pipeline, lines, store).faults
+            return verify(consumer, self.pipeline, lines_of(consumer, self.pipeline, entries, store), store).faults
         finally:
             entries.close()
             consumer.close()
