@@ -20,6 +20,13 @@ def extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("streams", nargs="*", metavar="STREAM", help="the streams to run; all if none is named")
     parser.add_argument("--batch", type=int, default=4_000, help="messages a micro-batch at the most")
     parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit a checkpoint")
+    parser.add_argument(
+        "--session",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long this process may be silent before others take its partitions",
+    )
     fresh = parser.add_mutually_exclusive_group()
     fresh.add_argument(
         "--reset-state", action="store_true", help="go on from here with new windows: what the open ones hold is lost"
@@ -45,6 +52,7 @@ def build(
         guarantee=settings.guarantee,
         commit_s=flags.commit,
         batch=flags.batch,
+        session_s=flags.session,
     )
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]

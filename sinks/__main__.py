@@ -23,6 +23,13 @@ def extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="empty the store, and fill it again from what the topics still have"
     )
+    parser.add_argument(
+        "--session",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long this process may be silent before others take its partitions",
+    )
 
 
 def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = False, every_s: float = 1.0) -> Store:
@@ -57,6 +64,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         commit_s=flags.commit,
         batch=flags.batch,
+        session_s=flags.session,
     )
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline))
     return app

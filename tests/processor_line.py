@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from window_oracle import Oracle, Reading, Results, Where, always
 
@@ -387,11 +387,19 @@ class ProcessorLine:
         assert second.sound
         return first, second
 
+    @property
+    def group(self) -> str:
+        """The processors' consumer group."""
+        return f"{self.pipeline.name}-processors"
+
     def committed(self) -> dict[int, int]:
-        """The group's committed offsets, by partition."""
-        consumer = reader(self.address, group=f"{self.pipeline.name}-processors")
+        """The group's committed offsets, by partition; {} before there is a group."""
+        consumer = reader(self.address, group=self.group)
         try:
             found = consumer.committed([TopicPartition(self.topic, n) for n in self.arrived], timeout=10)
+        except KafkaException as error:
+            assert error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND
+            return {}
         finally:
             consumer.close()
         return {where.partition: where.offset for where in found}

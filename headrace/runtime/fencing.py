@@ -19,11 +19,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from quixstreams.state.base import PartitionTransaction, StorePartition
 from quixstreams.state.metadata import SEPARATOR, Marker
+from quixstreams.state.rocksdb import RocksDBStore
+from quixstreams.state.rocksdb.partition import RocksDBStorePartition
 
 from headrace.errors import StateError
 
@@ -122,27 +124,42 @@ class FencedState:
                 ) from None
 
 
-class CheckpointReplay:
-    """Applies a changelog's records to a store checkpoint by checkpoint, in the place of one by one.
+class CheckpointedPartition(RocksDBStorePartition):
+    """A store that takes a changelog's records checkpoint by checkpoint, in the place of one by one."""
 
-    ``apply(key=, value=, cf_name=, offset=, ttl_stamped=)`` is the store's own way, which also notes the offset that
-    a later recovery goes on from; ``prefix`` is that of all keys.
-    """
+    # Quix may take values for others, stamped with a time to live, by how their first bytes look.
+    uses_ttl_stamps = False
 
-    def __init__(self, apply: Callable[..., None], prefix: bytes) -> None:
-        self._apply = apply
+    def __init__(self, *arguments: Any, prefix: bytes, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._begin = prefix + SEPARATOR
         self._waiting: dict[bytes, list[tuple[bytes, bytes, int]]] = {}
         """Of each epoch the records since its last head: key, value, offset."""
 
-    def take(self, key: bytes, value: bytes | None, cf_name: str, offset: int, ttl_stamped: bool = False) -> None:
+    @classmethod
+    def in_place_of(cls, store: RocksDBStore, partition: int, prefix: bytes) -> Self:
+        """What the store would have made of one of its partitions."""
+        producers = store._changelog_producer_factory
+        return cls(
+            str(store._partitions_dir / str(partition)),
+            options=store._options,
+            changelog_producer=producers and producers.get_partition_producer(partition),
+            stop_event=store._stop_event,
+            open_deadline=store._open_deadline,
+            prefix=prefix,
+        )
+
+    def recover_from_changelog_message(
+        self, key: bytes, value: bytes | None, cf_name: str, offset: int, ttl_stamped: bool = False
+    ) -> None:
         """Apply a record of the changelog, and what waited for it; or let it wait for the head of its checkpoint."""
 
         def apply(key: bytes, value: bytes | None, at: int) -> None:
             # Not beyond anything that waits: a recovery that is cut off here must read that again.
             upto = max(0, min([at, *(records[0][2] - 1 for records in self._waiting.values())]))
-            self._apply(key=key, value=value, cf_name=cf_name, offset=upto, ttl_stamped=ttl_stamped)
+            recover(key=key, value=value, cf_name=cf_name, offset=upto, ttl_stamped=ttl_stamped)
 
+        recover = super().recover_from_changelog_message
         epoch, _, name = key.removeprefix(self._begin).partition(b"/")
         if value is None:
             # Deletions follow the head of their checkpoint.

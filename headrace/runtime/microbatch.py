@@ -9,6 +9,7 @@ minor, and a test holds its results against Quix's own windows.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -23,13 +24,12 @@ from quixstreams.error_callbacks import default_on_processing_error
 from quixstreams.models import Row
 from quixstreams.sinks.base import BaseSink
 from quixstreams.state import DEFAULT_STATE_STORE_NAME
-from quixstreams.state.base import Store, StorePartition
-from quixstreams.state.rocksdb import RocksDBOptions
+from quixstreams.state.rocksdb import RocksDBOptions, RocksDBStore
 
 from headrace.errors import HeadraceError, SettingsError
 from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
-from headrace.runtime.fencing import CheckpointReplay, FencedState
+from headrace.runtime.fencing import CheckpointedPartition, FencedState
 from headrace.runtime.limits import PRODUCER_BYTES, BrokerLimits
 from headrace.settings import Guarantee
 from headrace.topics import first_message, reader
@@ -109,6 +109,7 @@ class MicroBatchApplication(Application):
                 **quiet,
                 "group.instance.id": identity,
                 "session.timeout.ms": round(session_s * 1_000),
+                "heartbeat.interval.ms": min(3_000, round(session_s * 1_000 / 4)),
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 200_000,
@@ -181,22 +182,11 @@ class MicroBatchApplication(Application):
         register, assign = manager.register_store, manager.on_partition_assign
 
         def registered(stream_id: str | None, *arguments: Any, **named: Any) -> None:
-            known = {id(store) for stores in manager.stores.values() for store in stores.values()}
             register(stream_id, *arguments, **named)
             for store in manager.stores[stream_id].values():
-                if id(store) not in known:
-                    replay_by_checkpoint(store)
-
-        def replay_by_checkpoint(store: Store) -> None:
-            create = store.create_new_partition
-
-            def created(partition: int) -> StorePartition:
-                made: StorePartition = create(partition)
-                replay = CheckpointReplay(made.recover_from_changelog_message, KEY)
-                made.recover_from_changelog_message = replay.take  # type: ignore[method-assign]
-                return made
-
-            store.create_new_partition = created  # type: ignore[method-assign]
+                assert isinstance(store, RocksDBStore)  # noqa: S101 - as the application is made here
+                make = functools.partial(CheckpointedPartition.in_place_of, store, prefix=KEY)
+                store.create_new_partition = make  # type: ignore[method-assign]
 
         def assigned(stream_id: str | None, partition: int, committed_offsets: dict[str, int]) -> Any:
             # Quix leaves out what reaches beyond the committed offsets: a guess at what was cut off, which a former
@@ -220,6 +210,12 @@ class MicroBatchApplication(Application):
         if behind:
             self._consumer.commit(offsets=behind, asynchronous=False)
         super()._on_assign(consumer, topic_partitions)
+
+    def _on_lost(self, consumer: Any, topic_partitions: list[TopicPartition]) -> None:
+        """Let go of partitions that are another's already, and of the checkpoint: it would be refused."""
+        super()._on_lost(consumer, topic_partitions)
+        self._processing_context.checkpoint.close(revoking=True)
+        self._processing_context.init_checkpoint()  # type: ignore[no-untyped-call]
 
     def _on_sigterm(self, *arguments: Any) -> None:
         self._asked()
