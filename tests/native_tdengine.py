@@ -70,10 +70,14 @@ class TDenginePart:
 
 
 class NativeTDengine:
-    """A private `taosd` and `taosadapter` on free loopback ports, in a folder of their own."""
+    """A private `taosd` and `taosadapter` on free loopback ports, in a folder of their own.
 
-    def __init__(self, folder: Path) -> None:
+    They join ``process_group``, if one is given: who made it can end all that is in it.
+    """
+
+    def __init__(self, folder: Path, process_group: int | None = None) -> None:
         self.folder = folder
+        self._process_group = process_group
         self.server_port = _free_port()
         self.adapter_port = _free_port()
         self._server: subprocess.Popen[bytes] | None = None
@@ -142,7 +146,13 @@ class NativeTDengine:
         output: IO[bytes]
         with (self.folder / "output.log").open("ab") as output:
             return subprocess.Popen(
-                command, cwd=self.folder, env=kept, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command,
+                cwd=self.folder,
+                env=kept,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                process_group=self._process_group,
             )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faults.outer import Broker, Store
+from faults.recount.comparison import Recount
+from faults.run import Options, Run
 from native_kafka import which_kafka
 
 HERE = Path(__file__).parent
@@ -49,3 +53,47 @@ def test_nothing_is_lost_wrong_or_falsely_alarmed(tmp_path: Path) -> None:
         for run in begun.values():
             run.kill()
             run.wait()
+
+
+TAMPERING = """
+DELETE FROM "meters:rows" WHERE rowid = (SELECT min(rowid) FROM "meters:rows");
+UPDATE "meters:rows" SET current = current + 0.25 WHERE rowid = (SELECT max(rowid) - 1000 FROM "meters:rows");
+DELETE FROM "probes_last:rows" WHERE rowid = (SELECT min(rowid) FROM "probes_last:rows");
+UPDATE "meters_10s:rows" SET count = count + 1 WHERE rowid = (SELECT min(rowid) FROM "meters_10s:rows");
+UPDATE "meters_hops:rows" SET start = start + 1 WHERE rowid = (SELECT min(rowid) FROM "meters_hops:rows");
+UPDATE ":progress" SET counts = json_set(counts, '$.stored', 1) WHERE topic = 'meters' AND partition = 2;
+"""
+
+
+class Tampered(Run):
+    """A run whose store is tampered with after a first recount; ``again`` is what a second one makes of it."""
+
+    again: Recount
+
+    def recount(self, broker: Broker, store: Store) -> Recount:
+        first = super().recount(broker, store)
+        with sqlite3.connect(store.url.removeprefix("sqlite:///"), timeout=30) as connection:
+            connection.executescript(TAMPERING)
+        self.again = super().recount(broker, store)
+        return first
+
+
+@pytest.mark.timeout(300)
+def test_the_recount_finds_each_row_and_count_that_was_tampered_with(tmp_path: Path) -> None:
+    broker = "embedded"
+    run = Tampered(
+        Options(minutes=0.1, rate=400, broker=broker, data=tmp_path, without=frozenset({"monsters"}), kinds={})
+    )
+    verdict = run.run()
+    assert verdict.findings.clean, verdict.text()
+    assert verdict.findings.compared["windows of meters_10s"] > 10
+    found = run.again.findings
+    assert found.lost == {"rows of meters": 1, "windows of probes_last": 1, "windows of meters_hops": 1}, found.examples
+    assert found.wrong == {
+        "rows of meters": 1,
+        "windows of meters_10s": 1,
+        "windows of meters_hops": 1,
+        "ledger of sinks": 1,
+    }, found.examples
+    # The ledger is what headrace verify looks at: it must not call this sound.
+    assert not verdict.sound_at_end, verdict.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         without=without,
         kinds=kinds,
     )
+    # As Ctrl-C does: all that was started ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         verdict = Run(options).run()
     except (KafkaAbsent, TDengineAbsent) as absent:

@@ -165,12 +165,12 @@ class SQLite:
 
 
 class TDengine:
-    """A private server with its adapter. Raises TDengineAbsent where there is none."""
+    """A private server with its adapter, in a process group. Raises TDengineAbsent where there is none."""
 
     name = "TDengine"
 
-    def __init__(self, folder: Path) -> None:
-        self._server = NativeTDengine(folder)
+    def __init__(self, folder: Path, process_group: int) -> None:
+        self._server = NativeTDengine(folder, process_group)
         try:
             self._server.start()
         except FileNotFoundError as error:

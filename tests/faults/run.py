@@ -17,7 +17,7 @@ from faults.chaos import WEIGHTS, Chaos, schedule
 from faults.outer import Broker, BrokerKind, Embedded, Kafka, SQLite, Store, StoreKind, TDengine
 from faults.recount.comparison import Recount
 from faults.recount.declared import declared
-from faults.services import ROOT, Services
+from faults.services import ROOT, Services, Watchman
 from faults.verdict import Verdict
 from faults.watch import Lag, Watch, memory_mb
 
@@ -64,7 +64,9 @@ class Run:
             folder = folder.absolute()
             for name in ("kafka", "tdengine"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            store = self._store(folder)
+            watchman = Watchman()
+            stack.callback(watchman.end)
+            store = self._store(folder, watchman)
             stack.callback(store.stop)
             broker = self._broker(folder)
             stack.callback(broker.kill)
@@ -73,27 +75,31 @@ class Run:
                 store.name, broker.name, options.guarantee, options.seed, options.minutes * 60, _circumstances(broker)
             )
             self._say(f"{broker.name} at {broker.address}, {store.name}, {options.guarantee}, data in {folder}")
-            self._line(stack, folder, broker, store, verdict)
+            services = Services(folder, self._settings(folder, broker, store), watchman)
+            stack.callback(services.end)
+            self._line(stack, services, broker, store, verdict)
             return verdict
 
-    def _line(self, stack: ExitStack, folder: Path, broker: Broker, store: Store, verdict: Verdict) -> None:
-        line = declared(PIPELINE)
-        settings = {
+    def _settings(self, folder: Path, broker: Broker, store: Store) -> dict[str, str]:
+        return {
             "HEADRACE_PIPELINE": str(PIPELINE),
             "HEADRACE_BROKER": broker.address,
             "HEADRACE_STORE": store.url,
             "HEADRACE_DATA": str(folder),
             "HEADRACE_GUARANTEE": self.options.guarantee,
         }
-        services = Services(folder, settings)
-        stack.callback(services.end)
+
+    def _line(self, stack: ExitStack, services: Services, broker: Broker, store: Store, verdict: Verdict) -> None:
+        line = declared(PIPELINE)
         for stage in ("processors", "sinks"):
             for instance in ("1", "2"):
                 services.start(stage, instance)
         lag = Lag(broker.address, line.name, {name: topic.partitions for name, topic in line.topics.items()})
         stack.callback(lag.close)
         rate, minutes = self.options.rate, self.options.minutes
-        watch = Watch(lag, settings, groups=2, small=3 * rate, verify_every_s=min(max(minutes * 60 / 10, 8.0), 60.0))
+        watch = Watch(
+            lag, services.settings, groups=2, small=3 * rate, verify_every_s=min(max(minutes * 60 / 10, 8.0), 60.0)
+        )
         # Before the first reading: every partition has its processor and its sink.
         self._until(lambda: _assigned(lag, line.name, 2), "the services take no part", services)
         load = self._load(stack, broker)
@@ -121,11 +127,7 @@ class Run:
         self._settle(watch, services)
         verdict.events, verdict.recovered_s, verdict.failures = chaos.done, chaos.recovered_s, chaos.failures
         self._say("recounting")
-        recount = Recount(broker.address, line, store.tables(), once=self.options.guarantee == "exactly-once")
-        stack.callback(recount.close)
-        recount.raw_topics()
-        recount.windows()
-        recount.ledger()
+        recount = self.recount(broker, store)
         verdict.findings, verdict.readings = recount.findings, recount.readings
         code, said = watch.verify()
         verdict.sound_at_end = code == 0
@@ -133,6 +135,19 @@ class Run:
             verdict.alarms.append(f"at the end: {said[-2_000:]}")
         verdict.verdicts, verdict.deaths = watch.verdicts, services.deaths
         verdict.alarms = [*watch.alarms, *verdict.alarms]
+
+    def recount(self, broker: Broker, store: Store) -> Recount:
+        """Count everything again, and compare."""
+        recount = Recount(
+            broker.address, declared(PIPELINE), store.tables(), once=self.options.guarantee == "exactly-once"
+        )
+        try:
+            recount.raw_topics()
+            recount.windows()
+            recount.ledger()
+        finally:
+            recount.close()
+        return recount
 
     def _settle(self, watch: Watch, services: Services) -> None:
         """Wait until what the last readings have closed is stored: nothing waits to be read."""
@@ -144,10 +159,14 @@ class Run:
             # Only a look: what it says is judged when all is recounted.
             watch.verdicts.clear()
             watch.verdicts.update(before)
-            quiet = code == 0 and "wait to be read" not in said
+            waiting = [line for line in said.splitlines() if "wait to be read" in line]
+            # What partitions say of how far they are goes on, but nothing follows from it any more.
+            quiet = code == 0 and all("repartition" in line for line in waiting)
 
-    def _store(self, folder: Path) -> Store:
-        return SQLite(folder) if self.options.store == "sqlite" else TDengine(folder / "tdengine")
+    def _store(self, folder: Path, watchman: Watchman) -> Store:
+        if self.options.store == "sqlite":
+            return SQLite(folder)
+        return TDengine(folder / "tdengine", watchman.group)
 
     def _broker(self, folder: Path) -> Broker:
         if self.options.broker == "kafka":

@@ -1,7 +1,7 @@
 """Processors and sinks as real processes: started, stopped, suspended and killed, and never left behind.
 
 All are in the process group of a watchman, a shell that reads from a pipe of ours: when we are gone, in whatever way,
-it kills the group, and those that are suspended too.
+it kills the group, and with it those that are suspended.
 """
 
 from __future__ import annotations
@@ -20,6 +20,24 @@ ROOT = Path(__file__).parent.parent.parent
 STOP_S = 20.0
 _WATCHMAN = "read -r _; kill -9 -$$"
 TAIL_CHARACTERS = 1_500
+
+
+class Watchman:
+    """A process group that ends with us: others are started into ``group``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(["sh", "-c", _WATCHMAN], stdin=subprocess.PIPE, process_group=0, cwd=ROOT)
+
+    @property
+    def group(self) -> int:
+        """What is given as ``process_group``."""
+        return self._process.pid
+
+    def end(self) -> None:
+        """Kill all that is in the group."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(10)
 
 
 @dataclass
@@ -51,15 +69,14 @@ class Service:
 class Services:
     """All services of a run."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], watchman: Watchman) -> None:
         """``settings``: HEADRACE_… variables that all of them get."""
         self._folder = folder
-        self._settings = settings
-        self._watchman = subprocess.Popen(["sh", "-c", _WATCHMAN], stdin=subprocess.PIPE, process_group=0, cwd=ROOT)
+        self.settings = settings
+        self._watchman = watchman
         self.all: dict[str, Service] = {}
         self.deaths: list[str] = []
         """Services that ended of themselves, each with what it said last."""
-        self._killed: list[int] = []
         (folder / "logs").mkdir(parents=True, exist_ok=True)
 
     def start(self, stage: str, instance: str) -> Service:
@@ -74,11 +91,11 @@ class Services:
             service.process = subprocess.Popen(
                 [sys.executable, "-m", stage, "--instance", instance],
                 cwd=ROOT,
-                env={**os.environ, **self._settings},
+                env={**os.environ, **self.settings},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                process_group=self._watchman.pid,
+                process_group=self._watchman.group,
             )
         service.wanted = True
         return service
@@ -139,6 +156,3 @@ class Services:
         """End all, whatever they are doing."""
         for name in self.all:
             self.kill(name)
-        if self._watchman.stdin is not None:
-            self._watchman.stdin.close()
-        self._watchman.wait(10)

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from faults.services import ROOT
 
-SAMPLE_S = 0.5
+SAMPLE_S = 1.0
 VERIFY_TIMEOUT_S = 300.0
 
 
@@ -115,7 +115,7 @@ class Watch:
             begun = time.monotonic()
             self.verify()
             # Each recounts everything, so that ever longer pauses keep the cost in bounds.
-            pause_s = max(self._verify_every_s, 3 * (time.monotonic() - begun))
+            pause_s = max(self._verify_every_s, 5 * (time.monotonic() - begun))
 
     def verify(self) -> tuple[int, str]:
         """Run ``headrace verify`` once; its exit code and what it said."""

@@ -36,8 +36,9 @@ class Recount:
         """Of each raw topic and partition: messages, readings, rows, and refused by reason."""
 
     def close(self) -> None:
-        """Close the client."""
+        """Close the clients."""
         self._reader.close()
+        self._tables.close()
 
     @property
     def readings(self) -> int:

@@ -28,6 +28,10 @@ class Tables(Protocol):
         """What the sinks have counted, by topic and partition; ``next_offset`` beside the counts."""
         ...
 
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
 
 class SQLiteTables:
     """The file itself."""
@@ -48,6 +52,10 @@ class SQLiteTables:
         """See Tables."""
         found = self._connection.execute('SELECT topic, partition, next_offset, counts FROM ":progress"')
         return {(topic, part): {**json.loads(counts), "next_offset": upto} for topic, part, upto, counts in found}
+
+    def close(self) -> None:
+        """See Tables."""
+        self._connection.close()
 
 
 class TDengineTables:
@@ -85,3 +93,6 @@ class TDengineTables:
             f"SELECT `topic`, `partition`, `next_offset`, `counts` FROM `{self._database}`.`_headrace_progress`"
         )
         return {(topic, part): {**json.loads(counts), "next_offset": upto} for topic, part, upto, counts in found}
+
+    def close(self) -> None:
+        """See Tables: each question is a connection of its own."""
