@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument("--no-follow", action="store_true", help="stop at the end of the topic")
     verify = _command(commands, "verify", _verify, "recount the ledger from the broker and the store")
     add_flags(verify, "pipeline", "broker", "store", "data")
+    verify.add_argument("--drained", action="store_true", help="a message that no stage has read yet is a fault")
     for name, text in STAGES.items():
         commands.add_parser(name, help=f"{text} (python -m {name})", add_help=False)
     return parser
@@ -159,7 +160,7 @@ def _verify(flags: argparse.Namespace) -> int:
     from headrace.status import Board
     from headrace.stores import open_store
     from headrace.topics import reader, wait_for_broker
-    from headrace.verify import lines_of, verify
+    from headrace.verify import verify
 
     settings = _settings(flags)
     pipeline = load(settings.pipeline)
@@ -167,16 +168,15 @@ def _verify(flags: argparse.Namespace) -> int:
     store = open_store(settings.store, readonly=True)
     consumer, ledger = reader(settings.broker), LedgerReader(reader(settings.broker), pipeline)
     try:
-        lines = lines_of(consumer, pipeline, ledger, store)
-        if not any(line.entries for line in lines):
+        verdict = verify(consumer, pipeline, ledger, store, drained=flags.drained)
+        if not any(line.entries for line in verdict.lines):
             raise HeadraceError("the ledger is empty: no stage has counted anything", hint="start the line first")
-        verdict = verify(consumer, pipeline, lines, store)
     finally:
         ledger.close()
         consumer.close()
         store.close()
     board = Board(pipeline, "")
-    board.take(lines, 0, 0, 0.0)
+    board.take(verdict.lines, 0, 0, 0.0)
     print(board.summary(verdict))
     for note in verdict.notes:
         print(f"note: {note}")

@@ -121,7 +121,7 @@ class Demo:
                 self._look(consumer, ledger)
 
             self._show(look, begun)
-            return self._end(look, consumer, time.monotonic() - begun)
+            return self._end(look, consumer, ledger, time.monotonic() - begun)
 
     def _stop_asked(self, _number: int, _frame: FrameType | None) -> None:
         if self.asked_to_stop:
@@ -204,7 +204,7 @@ class Demo:
         while not self.asked_to_stop and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
 
-    def _end(self, look: Callable[[], None], consumer: Any, ran_s: float) -> int:
+    def _end(self, look: Callable[[], None], consumer: Any, ledger: LedgerReader, ran_s: float) -> int:
         """Stop in the order in which readings flow; with a report, recount before the last goes."""
         hurried = self.asked_to_stop
         print("stopping: producers first, then what they have sent is worked off", flush=True)
@@ -212,7 +212,8 @@ class Demo:
         drained = self._drain(look, HURRIED_DRAIN_S if hurried else DRAIN_S)
         verdict = Verdict(self.lines)
         if not hurried and self._store is not None:
-            verdict = verify(consumer, self.pipeline, self.lines, self._store)
+            verdict = verify(consumer, self.pipeline, ledger, self._store)
+            self.lines = verdict.lines
         if not hurried and not drained:
             verdict.faults.append(f"the line was not worked off {DRAIN_S:.0f} s after the producers had stopped")
         self._stop_children()

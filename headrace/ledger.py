@@ -172,9 +172,17 @@ class Line:
         return self.produced + self.beyond - self.behind - self.messages - passed
 
     @property
+    def all_read(self) -> bool:
+        """Whether nothing is missed in any partition, and nothing was counted twice in another to make up for it."""
+        return not self.missed and all(
+            entry.next_offset == sum(entry.counts.get(name, 0) for name in ("messages", *NO_MESSAGES))
+            for entry in self.entries.values()
+        )
+
+    @property
     def sound(self) -> bool:
         """Whether the line adds up."""
-        return self.gap == 0 and self.missed == 0 and self.beyond == 0
+        return self.gap == 0 and self.all_read and self.beyond == 0
 
 
 Key = tuple[str, str, str]

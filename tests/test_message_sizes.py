@@ -18,7 +18,7 @@ from headrace.runtime import Outgoing, dead_letter, size_of
 from headrace.runtime.limits import HEADER_BYTES
 from headrace.stores import open_store
 from headrace.topics import BROKER_BYTES, CLIENT, ENVELOPE_BYTES, reader
-from headrace.verify import lines_of, verify
+from headrace.verify import verify
 
 LIMIT = 1_000_000
 """The longest message that these topics believe."""
@@ -109,7 +109,7 @@ class Case(ProcessorLine):
         consumer, entries = reader(self.address), LedgerReader(reader(self.address), self.pipeline)
         store = open_store(self.settings.store, readonly=True)
         try:
-            return verify(consumer, self.pipeline, lines_of(consumer, self.pipeline, entries, store), store).faults
+            return verify(consumer, self.pipeline, entries, store).faults
         finally:
             entries.close()
             consumer.close()

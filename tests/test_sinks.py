@@ -22,11 +22,11 @@ from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import StoreUnavailable
-from headrace.ledger import add_up, of_store
+from headrace.ledger import LedgerReader, add_up, of_store
 from headrace.pipeline import Pipeline, all_tables, parse
 from headrace.settings import Settings
 from headrace.stores import Store, open_store
-from headrace.topics import CLIENT, ensure_topics, reaches, reader
+from headrace.topics import CLIENT, ensure_topics, reader
 from headrace.verify import verify
 
 PATIENCE_S = 60.0
@@ -132,10 +132,11 @@ class Line:
 
     def verdict(self) -> list[str]:
         store, consumer = self.store(), reader(self.settings.broker)
+        ledger = LedgerReader(reader(self.settings.broker), self.pipeline)
         try:
-            ends = {(self.topic, n): reach.end for n, reach in reaches(consumer, self.topic).items()}
-            return verify(consumer, self.pipeline, add_up(of_store(store.progress()), ends), store).faults
+            return verify(consumer, self.pipeline, ledger, store).faults
         finally:
+            ledger.close()
             consumer.close()
             store.close()
 

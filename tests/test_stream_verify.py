@@ -14,7 +14,7 @@ from processor_line import MakeLine, ProcessorLine, fill_the_store, last_reading
 from headrace.ledger import LedgerReader
 from headrace.stores import open_store
 from headrace.topics import reader
-from headrace.verify import Verdict, lines_of, verify
+from headrace.verify import Verdict, verify
 
 DEVICES = 12
 
@@ -79,7 +79,7 @@ def verdict(line: ProcessorLine) -> Verdict:
     consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
     store = open_store(line.settings.store, readonly=True)
     try:
-        return verify(consumer, line.pipeline, lines_of(consumer, line.pipeline, entries, store), store)
+        return verify(consumer, line.pipeline, entries, store)
     finally:
         store.close()
         entries.close()

@@ -110,12 +110,19 @@ class Store(Protocol):
         """The device's rows with start_us <= time < end_us, by time."""
         ...
 
-    def count(self, table: Table) -> int:
-        """How many rows the table holds."""
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Reads inside ``with store.snapshot():`` see the store at one moment, where it can; else each its own."""
         ...
 
-    def total(self, table: Table, column: str) -> int:
-        """The sum of an int column over the final rows of a ``windows`` table (0 for none): `verify` recounts by it."""
+    def count(self, table: Table, since_us: int | None = None) -> int:
+        """How many rows the table holds, in all or with a time of ``since_us`` or later."""
+        ...
+
+    def total(self, table: Table, column: str, since_us: int | None = None) -> int:
+        """The sum of an int column over the final rows of a ``windows`` table (0 for none): `verify` recounts by it.
+
+        Over all of them, or over those with a time of ``since_us`` or later.
+        """
         ...
 
     def tail(self, table: Table, *, backlog: int) -> Tail:

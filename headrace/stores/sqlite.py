@@ -141,18 +141,37 @@ class SQLiteStore:
         )
         return as_columns(table, self._select(table, chosen, device, start_us, end_us))
 
-    def count(self, table: Table) -> int:
-        """See the port."""
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See the port: the reads inside are one transaction."""
         with self._reading() as connection:
-            return int(connection.execute(f"SELECT count(*) FROM {rows_of(table)}").fetchone()[0])
+            connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with self._reading() as connection:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
 
-    def total(self, table: Table, column: str) -> int:
+    def count(self, table: Table, since_us: int | None = None) -> int:
         """See the port."""
+        counted = f"SELECT count(*) FROM {rows_of(table)} r"
         with self._reading() as connection:
-            found = connection.execute(
-                f"SELECT sum(r.{quoted(column)}) FROM {rows_of(table)} r WHERE r.final"
-            ).fetchone()
-        return int(found[0] or 0)
+            if since_us is None:
+                found = connection.execute(counted)
+            else:
+                found = connection.execute(f"{counted} WHERE r.{quoted(table.time)} >= ?", (since_us,))
+            return int(found.fetchone()[0])
+
+    def total(self, table: Table, column: str, since_us: int | None = None) -> int:
+        """See the port."""
+        summed = f"SELECT sum(r.{quoted(column)}) FROM {rows_of(table)} r WHERE r.final"
+        with self._reading() as connection:
+            if since_us is None:
+                found = connection.execute(summed)
+            else:
+                found = connection.execute(f"{summed} AND r.{quoted(table.time)} >= ?", (since_us,))
+            return int(found.fetchone()[0] or 0)
 
     def tail(self, table: Table, *, backlog: int) -> SQLiteTail:
         """See the port."""

@@ -152,15 +152,25 @@ class TDengineStore:
         )
         return _columns(table, found)
 
-    def count(self, table: Table) -> int:
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """See the port: here each read sees its own moment."""
+        yield
+
+    def count(self, table: Table, since_us: int | None = None) -> int:
         """See the port."""
-        found = self._connection.query(f"SELECT COUNT(*) FROM {quoted(supertable(table.name))}")
+        since = "" if since_us is None else f" WHERE {quoted(table.time)} >= {since_us}"
+        found = self._connection.query(f"SELECT COUNT(*) FROM {quoted(supertable(table.name))}{since}")
         return int(found[0][0]) if found else 0
 
-    def total(self, table: Table, column: str) -> int:
+    def total(self, table: Table, column: str, since_us: int | None = None) -> int:
         """See the port."""
-        name = quoted(supertable(table.name))
-        found = self._connection.query(f"SELECT SUM({quoted(column)}) FROM {name} WHERE {quoted('final')} = true")
+        name, since = quoted(supertable(table.name)), ""
+        if since_us is not None:
+            since = f" AND {quoted(table.time)} >= {since_us}"
+        found = self._connection.query(
+            f"SELECT SUM({quoted(column)}) FROM {name} WHERE {quoted('final')} = true{since}"
+        )
         return int(found[0][0] or 0) if found else 0
 
     def tail(self, table: Table, *, backlog: int) -> TDengineTail:
