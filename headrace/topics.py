@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata
 
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline, all_topics, stream_topic
@@ -98,7 +98,10 @@ def wait_for_broker(address: str, *, patience_s: float | None = None) -> AdminCl
 
 
 def ensure_topics(admin: AdminClient, pipeline: Pipeline, *, timeout_s: float = 30) -> None:
-    """Make the pipeline's topics that are not there yet. Raises BrokerError when the broker refuses."""
+    """Make the pipeline's topics that are not there yet.
+
+    Raises BrokerError when the broker refuses, and KafkaException when it cannot just now.
+    """
     needed = wanted(pipeline)
     there = admin.list_topics(timeout=timeout_s).topics
     for topic in needed:
@@ -119,6 +122,8 @@ def ensure_topics(admin: AdminClient, pipeline: Pipeline, *, timeout_s: float = 
         try:
             made.result(timeout=timeout_s)
         except KafkaException as error:
+            if error.args[0].retriable():
+                raise
             if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
                 raise BrokerError(
                     f"the broker refuses to make the topic {name}: {error.args[0].str()}",
@@ -128,11 +133,20 @@ def ensure_topics(admin: AdminClient, pipeline: Pipeline, *, timeout_s: float = 
 
 
 def _await_metadata(admin: AdminClient, names: set[str], timeout_s: float) -> None:
-    """A topic that was made is not always in the next answer."""
+    """A topic that was made is not always in the next answer, nor are its partitions led by anyone at once."""
     deadline = time.monotonic() + timeout_s
-    while names - set(admin.list_topics(timeout=timeout_s).topics):
+    while not all(
+        _is_led(topics.get(name)) for topics in [admin.list_topics(timeout=timeout_s).topics] for name in names
+    ):
         if time.monotonic() > deadline:
             raise BrokerError("topics were made and do not appear", hint="look at the broker's own log")
+        time.sleep(0.05)
+
+
+def _is_led(topic: TopicMetadata | None) -> bool:
+    if topic is None or topic.error is not None or not topic.partitions:
+        return False
+    return all(partition.error is None and partition.leader >= 0 for partition in topic.partitions.values())
 
 
 def read_again(admin: AdminClient, group: str, topics: list[str], made: list[str], *, patience_s: float = 15.0) -> None:

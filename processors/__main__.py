@@ -8,7 +8,7 @@ import sys
 from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
 from headrace.pipeline.tables import repartition_topic
-from headrace.runtime import MicroBatchApplication, keep_running
+from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker
@@ -69,7 +69,7 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
         raise SettingsError("the pipeline file declares no stream", hint="declare one as [streams.NAME]")
     writable_folder(settings.data)
     admin = wait_for_broker(settings.broker)
-    ensure_topics(admin, pipeline)
+    start(settings.broker, lambda: ensure_topics(admin, pipeline))
     if flags.rebuild:
         sources, repartitions = topics_of(pipeline, flags.streams)
         read_again(admin, _group(pipeline), sources, repartitions)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicMetadata
 
 from headrace.batch import Batch
 from headrace.errors import BrokerError
@@ -70,17 +70,24 @@ class Sender:
         Raises BrokerError when the broker refuses to make a topic.
         """
         while not self.stop.is_set():
-            if self._answers():
+            if self._answers() and self._makes_topics():
                 if self._away:
                     print(f"the broker at {self.broker} is there", file=sys.stderr, flush=True)
                 self._away = self._down = False
-                ensure_topics(AdminClient(self._client), self._pipeline)
                 return True
             if not self._away:
                 print(f"waiting for the broker at {self.broker}", file=sys.stderr, flush=True)
                 self._away = True
             self.stop.wait(0.2)
         return False
+
+    def _makes_topics(self) -> bool:
+        try:
+            ensure_topics(AdminClient(self._client), self._pipeline)
+        except KafkaException as error:
+            logger.warning("the topics are not ready yet", extra={"reason": error.args[0].str()})
+            return False
+        return True
 
     def lane(self, source: Source) -> Lane:
         """A lane for the source's messages, once connected."""
@@ -158,6 +165,12 @@ class Sender:
             return False
         return True
 
+    def _metadata(self, topic: str) -> TopicMetadata | None:
+        try:
+            return self._producer.list_topics(topic, timeout=10).topics[topic]
+        except KafkaException:
+            return None
+
     def _error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error
@@ -180,8 +193,8 @@ class Sender:
         """How many partitions the topic has; one that was just made is not known everywhere at once."""
         until_s = time.monotonic() + 30
         while time.monotonic() < until_s:
-            found = self._producer.list_topics(topic, timeout=10).topics[topic]
-            if found.error is None and found.partitions:
+            found = self._metadata(topic)
+            if found is not None and found.error is None and found.partitions:
                 return len(found.partitions)
             self.stop.wait(0.05)
         raise BrokerError(f"the topic {topic} has no partitions", hint="look at the broker's own log")

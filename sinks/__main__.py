@@ -8,7 +8,7 @@ import time
 
 from headrace.errors import StoreError, StoreUnavailable
 from headrace.pipeline import Pipeline, all_tables, all_topics
-from headrace.runtime import MicroBatchApplication, keep_running
+from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
@@ -94,13 +94,13 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     """Run until SIGTERM or SIGINT."""
     writable_folder(settings.data)
     admin = wait_for_broker(settings.broker)
-    ensure_topics(admin, pipeline)
+    start(settings.broker, lambda: ensure_topics(admin, pipeline))
     if flags.rebuild:
         # Refused while another sink of the pipeline runs: it would go on from counts that are gone.
         read_again(admin, _group(pipeline), list(all_topics(pipeline)), [])
     store = wait_for_store(settings, pipeline, rebuild=flags.rebuild)
     try:
-        check_broker(settings, pipeline, store)
+        start(settings.broker, lambda: check_broker(settings, pipeline, store))
         keep_running(settings.broker, lambda: build(settings, pipeline, store, flags))
     finally:
         store.close()

@@ -8,7 +8,7 @@ with warnings.catch_warnings(record=True):
     from headrace.runtime.fencing import FencedState
     from headrace.runtime.limits import DeclaredLimits, Limits, dead_letter, size_of
     from headrace.runtime.microbatch import MicroBatchApplication
-    from headrace.runtime.supervision import keep_running
+    from headrace.runtime.supervision import keep_running, start
 
 __all__ = [
     "DeclaredLimits",
@@ -21,4 +21,5 @@ __all__ = [
     "dead_letter",
     "keep_running",
     "size_of",
+    "start",
 ]

@@ -1,7 +1,8 @@
-"""Keeps an application running while its broker comes and goes.
+"""Starts an application and keeps it running while its broker comes and goes.
 
-A broker that restarts may fence its consumers, fail a commit or end a transaction. Everything that was not
-committed is read again, so the application is simply built anew from the last commit, when the broker is back.
+A broker that restarts may fence its consumers, fail a commit or end a transaction; one that has just made a topic
+may not know it yet, or who leads it. Everything that was not committed is read again, so the application is simply
+built anew from the last commit, when the broker is back; and starting is tried again as running is.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from confluent_kafka import KafkaException
 from quixstreams.exceptions import QuixException
+from quixstreams.models.topics.exceptions import TopicNameLengthExceeded, TopicPermissionError
 
 from headrace.errors import BrokerError, HeadraceError
 from headrace.runtime.microbatch import MicroBatchApplication
@@ -25,39 +28,73 @@ log = logging.getLogger("headrace.runtime")
 
 PATIENCE_S = 60.0
 TRIES = 6
+FIRST_PAUSE_S = 0.25
+"""How long to wait before the second try; before each further one twice as long."""
+
+Made = TypeVar("Made")
+_FOR_GOOD = (TopicNameLengthExceeded, TopicPermissionError)
 
 
 def keep_running(broker: str, build: Callable[[], MicroBatchApplication]) -> None:
     """Run what ``build`` makes until it is asked to stop, building it anew when the broker fails it.
 
-    Raises BrokerError when it fails ``TRIES`` times within ``PATIENCE_S``, and whatever else the application
-    raises.
+    Raises BrokerError when it fails ``TRIES`` times within ``PATIENCE_S``, or for good, and whatever else the
+    application raises.
     """
     collect_seldom()
-    failures: deque[float] = deque(maxlen=TRIES)
+    patience = _Patience(broker)
     while True:
-        app = build()
-        try:
-            app.run()
-        except (KafkaException, QuixException) as error:
-            reason = _reason(error)
-            if isinstance(reason, HeadraceError):
-                raise reason from None
-            if app.asked_to_stop:
-                log.warning("the last commit failed; what it held is read again", extra={"reason": str(reason)})
-                return
-            failures.append(time.monotonic())
-            if len(failures) == TRIES and failures[-1] - failures[0] < PATIENCE_S:
-                raise BrokerError(
-                    f"the broker failed {TRIES} times within {PATIENCE_S:.0f} s, last with: {reason}",
-                    hint="if it says `fenced`, another process has the same --instance; else look at the broker's log",
-                ) from None
-            log.warning("starting again from the last commit", extra={"reason": str(reason)})
-        else:
-            return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _leave)
-        wait_for_broker(broker)
+        app: MicroBatchApplication | None = None
+        try:
+            app = build()
+            app.run()
+        except (KafkaException, QuixException) as error:
+            if app is not None and app.asked_to_stop:
+                log.warning("the last commit failed; what it held is read again", extra={"reason": str(error)})
+                return
+            patience.failed(error, "starting again from the last commit" if app is not None else "starting again")
+        else:
+            return
+
+
+def start(broker: str, begin: Callable[[], Made]) -> Made:
+    """What ``begin`` gives, which is tried again when the broker fails it. Raises as :func:`keep_running` does."""
+    patience = _Patience(broker)
+    while True:
+        try:
+            return begin()
+        except (KafkaException, QuixException) as error:
+            patience.failed(error, "starting again")
+
+
+class _Patience:
+    """How often the broker may fail, and how long to wait after that."""
+
+    def __init__(self, broker: str) -> None:
+        self._broker = broker
+        self._failures: deque[float] = deque(maxlen=TRIES)
+
+    def failed(self, error: KafkaException | QuixException, then: str) -> None:
+        """Wait for the broker, and a little longer each time. Raises what must reach the user."""
+        reason = _reason(error)
+        if isinstance(reason, HeadraceError):
+            raise reason from None
+        now = time.monotonic()
+        while self._failures and now - self._failures[0] > PATIENCE_S:
+            self._failures.popleft()
+        self._failures.append(now)
+        if isinstance(reason, _FOR_GOOD):
+            raise BrokerError(f"the broker refuses: {reason}", hint="change what it names, and start again") from None
+        if len(self._failures) == TRIES:
+            raise BrokerError(
+                f"the broker failed {TRIES} times within {PATIENCE_S:.0f} s, last with: {reason}",
+                hint="if it says `fenced`, another process has the same --instance; else look at the broker's log",
+            ) from None
+        log.warning(then, extra={"reason": str(reason)})
+        time.sleep(FIRST_PAUSE_S * 2 ** (len(self._failures) - 1))
+        wait_for_broker(self._broker)
 
 
 def collect_seldom() -> None:
