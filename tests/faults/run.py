@@ -210,9 +210,8 @@ def _said(load: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def _end(load: subprocess.Popen[str]) -> None:
-    if load.poll() is None:
-        load.kill()
-    load.wait()
+    load.kill()
+    load.communicate()
 
 
 def _circumstances(broker: Broker) -> dict[str, Any]:
