@@ -11,10 +11,10 @@ from rich.table import Table as Grid
 from headrace.errors import BrokerError
 from headrace.event_time import to_datetime
 from headrace.pipeline import Pipeline
+from headrace.pipeline.consumer_groups import processors_group, sinks_group, streams_of_groups
 from headrace.pipeline.nearest import nearest_name
 from headrace.topics import reaches, reader, wait_for_broker
 
-GROUPS = ("processors", "sinks")
 PATIENCE_S = 10.0
 
 
@@ -25,24 +25,41 @@ def list_topics(broker: str, pipeline: Pipeline) -> None:
     """
     admin = wait_for_broker(broker, patience_s=PATIENCE_S)
     names = sorted(admin.list_topics(timeout=10).topics)
-    consumers = {group: reader(broker, f"{pipeline.name}-{group}") for group in GROUPS}
-    grid = Grid("topic", "partitions", "messages", *(f"{group} behind" for group in GROUPS), box=None)
+    listed = admin.list_consumer_groups(request_timeout=10).result(timeout=10).valid
+    there = [group.group_id for group in listed]
+    groups = _groups(pipeline, there)
+    # A broker has no offsets of a group that it does not know, but an error.
+    consumers = {group: reader(broker, group) if group in there else None for group in groups}
+    looking = reader(broker)
+    grid = Grid("topic", "partitions", "messages", *(f"{said} behind" for said in groups.values()), box=None)
     for column in grid.columns[1:]:
         column.justify = "right"
     try:
         for name in names:
-            reach = reaches(consumers["sinks"], name)
+            reach = reaches(looking, name)
             kept = sum(r.end - r.begin for r in reach.values())
             lags = [_lag(consumer, name, {n: r.end for n, r in reach.items()}) for consumer in consumers.values()]
             grid.add_row(name, f"{len(reach)}", f"{kept:,}", *("-" if lag is None else f"{lag:,}" for lag in lags))
     finally:
-        for consumer in consumers.values():
-            consumer.close()
+        for consumer in (looking, *consumers.values()):
+            if consumer is not None:
+                consumer.close()
     Console(width=None if sys.stdout.isatty() else 200).print(grid)
 
 
-def _lag(consumer: Consumer, topic: str, ends: dict[int, int]) -> int | None:
-    """How many messages the group has not committed; None if it does not read the topic."""
+def _groups(pipeline: Pipeline, there: list[str]) -> dict[str, str]:
+    """The line's groups that are there, the two usual ones in any case, and what they are called."""
+    said = {}
+    for group, streams in streams_of_groups(pipeline, there).items():
+        whole = group == processors_group(pipeline, pipeline.streams)
+        said[group] = "processors" if whole else f"processors {' '.join(streams) or group[-8:]}"
+    return {**said, sinks_group(pipeline): "sinks"}
+
+
+def _lag(consumer: Consumer | None, topic: str, ends: dict[int, int]) -> int | None:
+    """How many messages the group has not committed; None if there is no such group, or it does not read the topic."""
+    if consumer is None:
+        return None
     committed = consumer.committed([TopicPartition(topic, n) for n in ends], timeout=10)
     known: dict[int, int] = {tp.partition: tp.offset for tp in committed if tp.offset >= 0}
     if not known:

@@ -7,6 +7,7 @@ import sys
 
 from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
+from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
@@ -46,7 +47,7 @@ def build(
             raise SettingsError(f"there is no stream {name!r}", hint=f"name one of {', '.join(pipeline.streams)}")
     app = MicroBatchApplication(
         broker=settings.broker,
-        group=_group(pipeline),
+        group=processors_group(pipeline, names),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"processors-{settings.instance}"),
         guarantee=settings.guarantee,
@@ -72,7 +73,7 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
     if flags.rebuild:
         sources, repartitions = topics_of(pipeline, flags.streams)
-        read_again(admin, _group(pipeline), sources, repartitions)
+        read_again(admin, processors_group(pipeline, flags.streams or pipeline.streams), sources, repartitions)
     last: MicroBatchApplication | None = None
     reset = flags.reset_state or flags.rebuild
 
@@ -93,10 +94,6 @@ def topics_of(pipeline: Pipeline, names: list[str]) -> tuple[list[str], list[str
     repartitions = [repartition_topic(pipeline, name) for name in known]
     sources = list(dict.fromkeys(pipeline.streams[name].source for name in known))
     return sources, [topic for topic in repartitions if topic is not None]
-
-
-def _group(pipeline: Pipeline) -> str:
-    return f"{pipeline.name}-processors"
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 
 from headrace.errors import StoreError, StoreUnavailable
 from headrace.pipeline import Pipeline, all_tables, all_topics
+from headrace.pipeline.consumer_groups import sinks_group
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
@@ -59,7 +60,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
     """The application that fills the store."""
     app = MicroBatchApplication(
         broker=settings.broker,
-        group=_group(pipeline),
+        group=sinks_group(pipeline),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         commit_s=flags.commit,
@@ -97,7 +98,7 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
     if flags.rebuild:
         # Refused while another sink of the pipeline runs: it would go on from counts that are gone.
-        read_again(admin, _group(pipeline), list(all_topics(pipeline)), [])
+        read_again(admin, sinks_group(pipeline), list(all_topics(pipeline)), [])
     store = wait_for_store(settings, pipeline, rebuild=flags.rebuild)
     try:
         start(settings.broker, lambda: check_broker(settings, pipeline, store))
@@ -105,10 +106,6 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     finally:
         store.close()
     return 0
-
-
-def _group(pipeline: Pipeline) -> str:
-    return f"{pipeline.name}-sinks"
 
 
 if __name__ == "__main__":
