@@ -63,6 +63,8 @@ class Entry(msgspec.Struct, frozen=True):
     next_offset: int
     counts: dict[str, int]
     watermark_us: int | None = None
+    epoch: int = 0
+    """the epoch of the processor that owned the partition; what a former owner says late does not count"""
 
     @property
     def key(self) -> bytes:
@@ -265,5 +267,10 @@ class LedgerReader:
             # Where entries come all the time the end itself is never met: the end of now is enough.
             self._at_end = self._at_end or message.offset() >= end - 1
             if message.value() is not None:
-                self.entries[message.key()] = decode(message.value())
+                self._take(message.key(), decode(message.value()))
         return list(self.entries.values())
+
+    def _take(self, key: bytes, entry: Entry) -> None:
+        known = self.entries.get(key)
+        if known is None or entry.epoch >= known.epoch:
+            self.entries[key] = entry

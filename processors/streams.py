@@ -109,6 +109,7 @@ class Streams(ABC):
             next_offset=max(opened.next_offset, 0),
             counts={**windowed.counts, **windowed.gauges},
             watermark_us=None if windowed.clocks.clock_us == NEVER else windowed.clocks.clock_us,
+            epoch=self._states[batch.partition].epoch,
         )
         outgoing.append(Outgoing(self._ledger, entry.key, ledger.encode(entry), batch.polled_ms))
 

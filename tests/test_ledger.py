@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+from native_kafka import KafkaPart
 
-from headrace.ledger import Entry, add_up, tally
+from headrace.ledger import Entry, LedgerReader, add_up, encode, tally
+from headrace.pipeline import parse
+from headrace.pipeline.tables import ledger_topic
+from headrace.topics import CLIENT, ensure_topics, reader
 from headrace.wire import Refused
 
 SINK = {"messages": 10, "read": 8, "stored": 7, "duplicate": 1, "refused:nan": 2}
@@ -104,6 +110,19 @@ def test_devices_that_send_from_the_future_are_named_within_bounds() -> None:
     assert sum(name.startswith("future:") for name in counts) == 100
     # What a store keeps of it has its limit.
     assert len(json.dumps(counts, ensure_ascii=False).encode()) < 16_000
+
+
+def test_what_a_former_owner_says_late_does_not_count(embedded_broker: KafkaPart, name: str) -> None:
+    pipeline = parse(f'name = "{name}"\n[topics.t]\nfields = {{ x = "float" }}\n')
+    ensure_topics(AdminClient({**CLIENT, "bootstrap.servers": embedded_broker.address}), pipeline)
+    producer = Producer({**CLIENT, "bootstrap.servers": embedded_broker.address})
+    said = [Entry("processors", "s", "t", 0, upto, STREAM, epoch=epoch) for upto, epoch in ((7, 1), (9, 2), (8, 1))]
+    for entry in said:
+        producer.produce(ledger_topic(pipeline), encode(entry), entry.key)
+    producer.flush()
+    entries = LedgerReader(reader(embedded_broker.address), pipeline)
+    assert entries.refresh() == [said[1]]
+    entries.close()
 
 
 def test_what_a_store_does_not_keep_is_accounted_for_as_dropped() -> None:
