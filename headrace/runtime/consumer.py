@@ -181,7 +181,9 @@ class MicroBatchConsumer(InternalConsumer):
         batch = MicroBatch(
             *partition, messages, polled_ms=polled_ms, end=end, seen_from=delivered.row, empty=delivered.empty
         )
-        delivered.row, delivered.empty = batch.next_offset, []
+        # The end that came in the same poll may lie beyond these messages: that is for the row which tells it.
+        delivered.row = batch.next_offset
+        delivered.empty = [(begin, end) for begin, end in delivered.empty if end > batch.next_offset]
         return batch
 
     def _by_partition(
