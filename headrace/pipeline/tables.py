@@ -32,7 +32,6 @@ ORDERED_AGGREGATES: tuple[Aggregate, ...] = ("delta", "rate", "time_weighted_mea
 _RESULT_TYPES: dict[Aggregate, FieldType] = {
     **dict.fromkeys(ALWAYS_THERE, "int"),
     **dict.fromkeys(("mean", "variance", "stddev", "rate", "time_weighted_mean"), "float"),
-    **dict.fromkeys(("p01", "p05", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "p999"), "float"),
 }
 
 

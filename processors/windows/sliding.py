@@ -4,9 +4,8 @@ The windows of neighbouring readings share nearly all of what they hold, so they
 split at a reading that many of them have in common: what lies before it are the readings from some place up to it,
 what lies after it those from it up to some place, and both are had for all places at once, by merging neighbours,
 then neighbours of neighbours, and so on. So a block of n readings whose runs have at most m new ones costs about
-n + 2 * n_new * log2(m) merges, however long the windows are, and no Python loop over readings. Nothing is ever taken
-away from a sum again, so floats lose no digits to cancellation; in which grouping they are added up does depend on
-where blocks begin, which may change a float's last digits, and nothing else.
+n + 2 * n_new * log2(m) merges, however long the windows are, and no Python loop over readings. Sums are exact, so it
+changes nothing in which grouping they are added up, which depends on where blocks begin.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ class Sliding:
             earlier, later = _apart(partials, step)
             merged, reaches = self.aggregates.pair(earlier, later), ahead[step:] >= step
             for name, column in later.items():
-                np.copyto(column, merged[name], where=reaches)
+                np.copyto(column, merged[name], where=reaches if column.ndim == 1 else reaches[:, np.newaxis])
             step *= 2
 
     def _merge_backwards(self, partials: Partials, behind: Int64s) -> None:
@@ -152,7 +151,7 @@ class Sliding:
             earlier, later = _apart(partials, step)
             merged, reaches = self.aggregates.pair(earlier, later), behind[:-step] >= step
             for name, column in earlier.items():
-                np.copyto(column, merged[name], where=reaches)
+                np.copyto(column, merged[name], where=reaches if column.ndim == 1 else reaches[:, np.newaxis])
             step *= 2
 
 

@@ -16,7 +16,6 @@ from processors.windows.aggregates.distincts import Distincts, exact_distinct
 from processors.windows.aggregates.edges import Edges
 from processors.windows.aggregates.extremes import Extremes
 from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.moments import Moments
 from processors.windows.aggregates.parts import (
     COUNT,
     MISSING,
@@ -28,14 +27,12 @@ from processors.windows.aggregates.parts import (
     Partials,
     Readings,
     Segments,
-    packed_column,
-    unpacked_column,
 )
 from processors.windows.aggregates.quantiles import Quantiles, exact_quantile
-from processors.windows.aggregates.tally import Tally
+from processors.windows.aggregates.sums import Sums
 from processors.windows.column import Column
 
-_PLAIN: tuple[type[Family], ...] = (Tally, Extremes, Edges, Moments, Counters)
+_PLAIN: tuple[type[Family], ...] = (Sums, Extremes, Edges, Counters)
 _SKETCHED: tuple[type[Family], ...] = (Quantiles, Distincts)
 
 FROM = "from_us"
@@ -52,8 +49,8 @@ class Aggregates:
 
     Partials are columns of equal length: ``count`` (readings, with or without values), with ``times`` also
     ``from_us`` and ``upto_us`` (event time of the first and the last of them), and the fields' parts. They merge
-    in any order and grouping: exactly, but for the rounding of floats and, beyond their exact size, the sketches
-    of quantiles. If ``ordered``, folds come to a row in the order of time and only partials of stretches of time
+    in any order and grouping to the same results, bit by bit: all but the sketches of quantiles beyond their exact
+    size. If ``ordered``, folds come to a row in the order of time and only partials of stretches of time
     that do not overlap are merged; readings of equal time are taken in the order they come in.
 
     Without ``sketches``, quantiles and distinct are left out: they are :func:`exact`'s.
@@ -180,7 +177,7 @@ class Aggregates:
 
     def packed(self, partials: Partials) -> dict[str, Any]:
         """The partials as MessagePack has them: little-endian bytes; lists of texts; lists of sketches' bytes."""
-        packed = {name: packed_column(partials[name]) for name in self._common}
+        packed = {name: part.packed(partials[name]) for name, (part, _) in self._common.items()}
         for family in self._all():
             packed |= family.packed(partials)
         return packed
@@ -191,9 +188,10 @@ class Aggregates:
             differing = ", ".join(sorted(packed.keys() ^ self._parts.keys()))
             raise _not_ours(f"they differ in {differing}")
         try:
-            partials = {name: unpacked_column(packed[name], part.dtype) for name, (part, _) in self._common.items()}
+            n = len(self._parts[COUNT].unpacked(packed[COUNT], 0))
+            partials = {name: part.unpacked(packed[name], n) for name, (part, _) in self._common.items()}
             for family in self._all():
-                partials |= family.unpacked(dict(packed))
+                partials |= family.unpacked(dict(packed), n)
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise _not_ours(str(error)) from error
         if len({len(column) for column in partials.values()}) > 1:

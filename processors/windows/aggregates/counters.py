@@ -6,15 +6,15 @@ taken in the order they come in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from headrace.batch import Float64s, Int64s
+from headrace.batch import Int64s
 from headrace.pipeline.model import Aggregate
 from headrace.pipeline.tables import ORDERED_AGGREGATES
-from processors.windows.aggregates.halves import listed_quotients, listed_totals, split
+from processors.windows.aggregates.exact_sums import PRODUCT_UNITS, ExactSum
+from processors.windows.aggregates.halves import floats, listed_quotients, listed_totals, split
 from processors.windows.aggregates.measure import Measure
 from processors.windows.aggregates.parts import (
     NEVER_SINCE,
@@ -42,12 +42,17 @@ class Gaps(NamedTuple):
     after_ts: Int64s
     is_step: Bools
 
+    def at(self, places: Int64s) -> Gaps:
+        """Those at these places."""
+        before, before_ts, after, after_ts, is_step = self
+        return Gaps(before[places], before_ts[places], after[places], after_ts[places], is_step[places])
+
 
 class Counters(Family):
-    """``begin``, ``begin_ts``, ``end``, ``end_ts``; ``increase`` (of whole numbers two halves); ``area`` (value · µs).
+    """``begin``, ``begin_ts``, ``end``, ``end_ts``; ``increase`` (of whole numbers two halves); twice the ``area``.
 
     From one reading to the next the value grows by their difference or, if it falls, by the new value: the counter
-    began again at 0. The area between them is that of the straight line.
+    began again at 0. The area between them is that of the straight line. Both are added up without rounding.
     """
 
     gives = ORDERED_AGGREGATES
@@ -64,15 +69,17 @@ class Counters(Family):
             self.end: value_part(measure),
             self.end_ts: Part(np.int64, NEVER_SINCE),
         }
-        self.steps: list[tuple[tuple[str, ...], Callable[[Gaps], tuple[Array, ...]]]] = []
-        """Columns that add up over the steps from reading to reading, and what a step adds to them."""
+        self.summed: list[ExactSum] = []
+        """Exact sums over the steps from reading to reading."""
         if measure.asks("delta", "rate"):
-            columns = (self.increase, self.increase_high) if measure.whole else (self.increase,)
-            self.steps.append((columns, _whole_increase if measure.whole else _increase))
-            self.parts |= {name: Part(np.int64 if measure.whole else np.float64, 0) for name in columns}
+            if measure.whole:
+                self.parts |= {name: Part(np.int64, 0) for name in (self.increase, self.increase_high)}
+            else:
+                self.summed.append(ExactSum(self.increase))
         if measure.asks("time_weighted_mean"):
-            self.steps.append(((self.area,), _area))
-            self.parts[self.area] = Part(np.float64, 0.0)
+            self.summed.append(ExactSum(self.area, PRODUCT_UNITS))
+        for summed in self.summed:
+            self.parts |= summed.parts
 
     def fold(self, partials: Partials, readings: Readings, values: Array) -> None:
         """Go on from each row's end, which is earlier than the readings."""
@@ -82,8 +89,7 @@ class Counters(Family):
         before, before_ts = np.empty_like(values), np.empty_like(ts_us)
         before[1:], before_ts[1:] = values[:-1], ts_us[:-1]
         before[begins], before_ts[begins] = kept_end[rows], kept_end_ts[rows]
-        for name, added in self._added(Gaps(before, before_ts, values, ts_us, before_ts != NEVER_SINCE)):
-            partials[name][rows] += readings.sums(added)
+        self._step(partials, readings.rows[order], Gaps(before, before_ts, values, ts_us, before_ts != NEVER_SINCE))
         new = partials[self.begin_ts][rows] == NEVER_YET
         fresh, first = rows[new], begins[new]
         partials[self.begin][fresh], partials[self.begin_ts][fresh] = values[first], ts_us[first]
@@ -108,8 +114,11 @@ class Counters(Family):
             self.end: end[last],
             self.end_ts: end_ts[last],
         }
-        for name, added in self._added(Gaps(before, before_ts, begin, begin_ts, is_step)):
-            merged[name] = np.add.reduceat(partials[name][order] + added, begins)
+        for name in self._halves:
+            merged[name] = np.add.reduceat(partials[name], begins)
+        for summed in self.summed:
+            merged |= summed.reduce(partials, segments)
+        self._step(merged, segments.owner, Gaps(before, before_ts, begin, begin_ts, is_step))
         return merged
 
     def pair(self, left: Partials, right: Partials) -> Partials:
@@ -122,8 +131,12 @@ class Counters(Family):
             self.end: np.where(right_has, right[self.end], before),
             self.end_ts: np.where(right_has, right[self.end_ts], before_ts),
         }
-        for name, added in self._added(Gaps(before, before_ts, after, after_ts, left_has & right_has)):
-            merged[name] = left[name] + right[name] + added
+        for name in self._halves:
+            merged[name] = left[name] + right[name]
+        for summed in self.summed:
+            merged |= summed.pair(left, right)
+        gaps = Gaps(before, before_ts, after, after_ts, left_has & right_has)
+        self._step(merged, np.arange(len(before)), gaps)
         return merged
 
     def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
@@ -137,32 +150,36 @@ class Counters(Family):
         passed = spans > 0
         if aggregate == "time_weighted_mean":
             middle = partials[self.begin] * 0.5 + partials[self.end] * 0.5
-            return listed(np.where(passed, partials[self.area] / np.maximum(spans, 1), middle), seen)
+            over_time = self.summed[-1].over(partials, 2 * np.maximum(spans, 1))
+            return listed(np.where(passed, over_time, middle), seen)
         if not self.measure.whole:
-            increase = partials[self.increase]
             if aggregate == "delta":
-                return listed(increase, seen)
-            return listed(increase / (np.maximum(spans, 1) / _US), passed)
+                return listed(self.summed[0].over(partials, np.ones_like(spans)), seen)
+            # A second has 1,000,000 µs, and so has what a rate is over.
+            return listed(self.summed[0].over(partials, np.maximum(spans, 1), _US), passed)
         low, high = partials[self.increase], partials[self.increase_high]
         return listed_totals(low, high, seen) if aggregate == "delta" else listed_quotients(low, high, _US, spans)
 
-    def _added(self, gaps: Gaps) -> Iterator[tuple[str, Array]]:
-        """What each of the columns that add up gets from the gaps; 0 where one of the ends is missing."""
-        all_steps = gaps.is_step.all()
-        for columns, step in self.steps:
-            for name, added in zip(columns, step(gaps), strict=True):
-                yield name, added if all_steps else np.where(gaps.is_step, added, added.dtype.type(0))
+    @property
+    def _halves(self) -> tuple[str, ...]:
+        return (self.increase, self.increase_high) if self.increase_high in self.parts else ()
 
-
-def _increase(gaps: Gaps) -> tuple[Float64s]:
-    return (np.where(gaps.after < gaps.before, gaps.after, gaps.after - gaps.before),)
-
-
-def _whole_increase(gaps: Gaps) -> tuple[Int64s, Int64s]:
-    goes_from = np.where(gaps.after < gaps.before, 0, gaps.before)
-    (low, high), (low_from, high_from) = split(gaps.after), split(goes_from)
-    return low - low_from, high - high_from
-
-
-def _area(gaps: Gaps) -> tuple[Float64s]:
-    return ((gaps.before * 0.5 + gaps.after * 0.5) * (gaps.after_ts - gaps.before_ts),)
+    def _step(self, partials: Partials, rows: Int64s, gaps: Gaps) -> None:
+        """Add to each row, in place, what the n gaps that are steps add to it."""
+        steps = np.flatnonzero(gaps.is_step)
+        if not len(steps):
+            return
+        rows, gaps = rows[steps], gaps.at(steps)
+        goes_from = np.where(gaps.after < gaps.before, gaps.before.dtype.type(0), gaps.before)
+        if self._halves:
+            for name, there, here in zip(self._halves, split(gaps.after), split(goes_from), strict=True):
+                np.add.at(partials[name], rows, there - here)
+        for summed in self.summed:
+            if summed.name == self.area:
+                passed = (gaps.after_ts - gaps.before_ts).astype(np.float64)
+                for side in (gaps.before, gaps.after):
+                    for part in floats(side):
+                        summed.add_products(partials, rows, part, passed)
+            else:
+                summed.add(partials, rows, gaps.after)
+                summed.add(partials, rows, -goes_from)

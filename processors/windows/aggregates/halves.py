@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace.batch import Int64s
+from headrace.batch import Float64s, Int64s
 from processors.windows.aggregates.parts import listed
-from processors.windows.column import Bools
+from processors.windows.column import Array, Bools
 
 _HALF = 32
 _EXACT = 2**53
@@ -30,6 +30,16 @@ def low_half(values: Int64s) -> tuple[Int64s, bool]:
     """The low half of each value, and whether all the high ones are 0."""
     low = values.astype(np.int32).astype(np.int64)
     return low, bool((low == values).all())
+
+
+def floats(values: Array) -> tuple[Float64s, ...]:
+    """Arrays of floats whose sum is exactly the values: these, or of whole numbers both halves."""
+    if values.dtype.kind == "f":
+        return (values,)
+    if not ((values > _EXACT) | (values < -_EXACT)).any():
+        return (values.astype(np.float64),)
+    low, high = split(values)
+    return low.astype(np.float64), high.astype(np.float64) * 2.0**_HALF
 
 
 def totals(low: Int64s, high: Int64s) -> list[int]:

@@ -33,14 +33,28 @@ NEVER_SINCE = int(np.iinfo(np.int64).min)
 
 @dataclass(frozen=True)
 class Part:
-    """A column's numpy type, and its value before the first reading."""
+    """A column's numpy type, and its value before the first reading; if ``width`` is above 0, so many a row."""
 
     dtype: Any
     neutral: Any
+    width: int = 0
 
     def empty(self, n: int) -> Array:
         """n rows without readings."""
-        return np.full(n, self.neutral, self.dtype)
+        return np.full((n, self.width) if self.width else n, self.neutral, self.dtype)
+
+    def packed(self, column: Array) -> Any:
+        """A column as what MessagePack can carry: little-endian bytes; texts as their list."""
+        return packed_column(column)
+
+    def unpacked(self, packed: Any, n: int) -> Array:  # noqa: ARG002 - others do not tell how many there are
+        """The reverse of :meth:`packed`, n rows in an array that can be written into.
+
+        ValueError, TypeError or IndexError for what it cannot have made.
+        """
+        if self.dtype is object:
+            return as_cells(packed)
+        return np.frombuffer(packed, np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
 
 
 def value_part(measure: Measure) -> Part:
@@ -161,11 +175,11 @@ class Family(ABC):
 
     def packed(self, partials: Partials) -> dict[str, Any]:
         """The family's columns as bytes (little-endian) and lists."""
-        return {name: packed_column(partials[name]) for name in self.parts}
+        return {name: part.packed(partials[name]) for name, part in self.parts.items()}
 
-    def unpacked(self, packed: dict[str, Any]) -> Partials:
-        """The reverse of :meth:`packed`; KeyError or ValueError for what it cannot have made."""
-        return {name: unpacked_column(packed[name], part.dtype) for name, part in self.parts.items()}
+    def unpacked(self, packed: dict[str, Any], n: int) -> Partials:
+        """The reverse of :meth:`packed`, n rows; KeyError or ValueError for what it cannot have made."""
+        return {name: part.unpacked(packed[name], n) for name, part in self.parts.items()}
 
 
 _Cell = TypeVar("_Cell")
@@ -233,7 +247,7 @@ class Cells(Family, Generic[_Cell]):
         """A list of bytes, empty ones where there is no sketch."""
         return {self.column: [b"" if cell is None else self.to_bytes(cell) for cell in partials[self.column].tolist()]}
 
-    def unpacked(self, packed: dict[str, Any]) -> Partials:
+    def unpacked(self, packed: dict[str, Any], n: int) -> Partials:  # noqa: ARG002 - as the other families
         """The reverse of :meth:`packed`."""
         return {self.column: as_cells([self.of_bytes(data) if data else None for data in packed[self.column]])}
 
@@ -261,16 +275,13 @@ def packed_column(column: Array) -> Any:
     return column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def unpacked_column(packed: Any, dtype: Any) -> Array:
-    """The reverse of :func:`packed_column`, an array that can be written into."""
-    if dtype is object:
-        return as_cells(packed)
-    return np.frombuffer(packed, np.dtype(dtype).newbyteorder("<")).astype(dtype)
-
-
 def listed(values: Array, seen: Bools) -> list[Any]:
-    """Values as plain Python ones: None where none was seen, and for a float that is not finite."""
+    """Values as plain Python ones: None where none was seen, and for a float that is not finite.
+
+    -0.0 is 0.0: both are equal, so which one is least, or first, would be up to the order they came in.
+    """
     if values.dtype.kind == "f":
+        values = values + 0.0
         seen = seen & np.isfinite(values)
     plain: list[Any] = values.tolist()
     if seen.all():
