@@ -51,6 +51,45 @@ def test_what_a_stream_does_not_look_at_makes_no_correction() -> None:
     assert counted(driver) == {"read": 3, "windowed": 1, "repeated": 1, "corrected": 1}
 
 
+@pytest.mark.parametrize("cuts", WHOLE_AND_CUT)
+def test_what_a_condition_leaves_out_is_no_reading_that_others_repeat(cuts: Sequence[int]) -> None:
+    driver = windows(where="energy > 0", late='"dead-letter"')
+    driver.run(
+        [
+            read("a", 1, energy=-1),
+            read("a", 1, energy=-1),
+            read("a", 1, energy=5),
+            read("a", 1, energy=5),
+            read("a", 2, energy=6),
+            # It takes back what is in the window.
+            read("a", 2, energy=-1),
+            read("a", 10, energy=1),
+        ],
+        cuts,
+    )
+    assert said(driver, "count", "energy_sum") == {("a", 0.0): (2, 11)}
+    assert counted(driver) == {
+        "read": 7,
+        "windowed": 3,
+        "filtered": 2,
+        "repeated": 1,
+        "corrected": 1,
+        "closed": 1,
+        "in_closed": 2,
+    }
+    assert missed(driver) == [("a", "corrected", 0.0, 10.0)]
+
+
+@pytest.mark.parametrize("cuts", WHOLE_AND_CUT)
+def test_readings_of_the_same_time_that_are_kept_close_one_sliding_window(cuts: Sequence[int]) -> None:
+    driver = windows('kind = "sliding", size = "5s"', repeats='"keep"')
+    driver.run([read("a", 1, energy=5), read("a", 1, energy=5), read("a", 1, energy=6), read("a", 2, energy=1)], cuts)
+    assert said(driver, "count", "energy_sum") == {("a", -4.0): (3, 16)}
+    assert counted(driver) == {"read": 4, "windowed": 3, "closed": 1, "in_closed": 3}
+    driver.tick(AT_LAST)
+    assert said(driver, "count", "energy_sum") == {("a", -4.0): (3, 16), ("a", -3.0): (4, 17)}
+
+
 def test_a_repeat_is_recognised_after_a_restart() -> None:
     driver, kept = windows(), dict[str, bytes]()
     driver.read([read("a", 1, energy=5), read("b", 1, energy=5)])

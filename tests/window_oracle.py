@@ -171,8 +171,9 @@ class Oracle:
         key = (reading.device, reading.ts_us)
         repeated = corrected = False
         if self.spec.drop_repeats and not late:
-            before = self.said.setdefault(key, says) if key in self.said else None
-            self.said.setdefault(key, says)
+            before = self.said.get(key)
+            if self.where(reading):
+                self.said.setdefault(key, says)
             repeated, corrected = before == says, before is not None and before != says
         if corrected:
             self.counts["corrected"] += 1
@@ -208,10 +209,12 @@ class Oracle:
 
     def _release(self) -> None:
         several = not self.spec.of_one_device
+        # Only when a time has been passed are all of its readings there, which a sliding window is to hold.
+        ties = several or (isinstance(self.window, Sliding) and not self.spec.drop_repeats)
         ready = [
             (group, reading)
             for group, reading in self.waiting
-            if (reading.ts_us < self.passed(group) if several else reading.ts_us <= self.passed(group))
+            if (reading.ts_us < self.passed(group) if ties else reading.ts_us <= self.passed(group))
         ]
         self.waiting = [held for held in self.waiting if held not in ready] if ready else self.waiting
         for group, reading in sorted(ready, key=lambda r: (r[1].ts_us, r[1].device if several else "")):
@@ -355,7 +358,7 @@ class Driver:
         fresh: Results = {}
         for place, key in enumerate(zip(batch.devices, batch.ts_us.tolist(), strict=True)):
             said = {name: values[place] for name, values in columns.items()}
-            if spec.drop_repeats and spec.of_one_device:
+            if spec.of_one_device and (spec.drop_repeats or isinstance(spec.window, Sliding)):
                 assert key not in self.closed, "a window spoke again"
                 assert key not in fresh, "a window spoke again"
             if not said["final"]:

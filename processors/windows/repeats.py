@@ -91,12 +91,15 @@ class Repeats:
 
     # Recognising
 
-    def sift(self, slots: Int64s, ts_us: Int64s, digests: Digests, progress_us: Int64s) -> Verdicts:
+    def sift(
+        self, slots: Int64s, ts_us: Int64s, digests: Digests, progress_us: Int64s, used: Bools | None = None
+    ) -> Verdicts:
         """FRESH, REPEATED or CORRECTED for each of n readings, in the order in which they came; remembers the fresh.
 
         ``slots``: the readings' devices, as places of ``progress_us``: the greatest time that each device had sent
         before these. What is remembered of a device and time is what the first reading said, also within the n.
         Readings that are late must be left out: what has been forgotten of them would be remembered again.
+        Those that are not ``used`` (None: all are) are judged like the others, and not remembered.
         """
         verdicts = np.zeros(len(slots), np.uint8)
         if not len(slots):
@@ -107,17 +110,27 @@ class Repeats:
         first, last = int(ts_us.min()) >> self._shift, int(ts_us.max()) >> self._shift
         keys = (slots << self._shift) | (ts_us & self._mask)
         if first == last:
-            self._sift_era(first, keys, digests, suspects, verdicts)
+            self._sift_era(first, keys, digests, suspects, verdicts, used=used)
         else:
             eras = ts_us >> self._shift
             for era in np.unique(eras).tolist():
                 places = np.flatnonzero(eras == era)
                 of_era = np.zeros(len(places), np.uint8)
-                self._sift_era(era, keys[places], digests[places], suspects[places], of_era)
+                used_here = None if used is None else used[places]
+                self._sift_era(era, keys[places], digests[places], suspects[places], of_era, used=used_here)
                 verdicts[places] = of_era
         return verdicts
 
-    def _sift_era(self, number: int, keys: Int64s, digests: Digests, suspects: Bools, verdicts: Verdicts) -> None:
+    def _sift_era(
+        self,
+        number: int,
+        keys: Int64s,
+        digests: Digests,
+        suspects: Bools,
+        verdicts: Verdicts,
+        *,
+        used: Bools | None,
+    ) -> None:
         era = self._eras.get(number)
         fresh: Int64s | None = None
         if era is not None and np.count_nonzero(suspects):
@@ -127,6 +140,7 @@ class Repeats:
                 if not len(fresh):
                     return
                 keys, digests = keys[fresh], digests[fresh]
+                used = None if used is None else used[fresh]
         order = np.argsort(keys)
         ordered = keys[order]
         again = ordered[1:] == ordered[:-1]
@@ -134,14 +148,24 @@ class Repeats:
             # Which of them came first matters now.
             order = np.argsort(keys, kind="stable")
             said = digests[order]
-            first = np.concatenate([[True], ~again])
-            remembered = said[first][np.cumsum(first) - 1]
-            rest = ~first
+            heads = np.concatenate([[True], ~again])
+            group = np.cumsum(heads) - 1
+            counts = np.ones(len(order), np.int64) if used is None else used[order].astype(np.int64)
+            ahead = np.cumsum(counts) - counts
+            ahead -= ahead[heads][group]
+            first, rest = (counts > 0) & (ahead == 0), ahead > 0
+            remembered = np.zeros(int(group[-1]) + 1, said.dtype)
+            remembered[group[first]] = said[first]
             places = order[rest] if fresh is None else fresh[order[rest]]
-            verdicts[places] = np.where(said[rest] == remembered[rest], REPEATED, CORRECTED)
+            verdicts[places] = np.where(said[rest] == remembered[group[rest]], REPEATED, CORRECTED)
             ordered, said = ordered[first], said[first]
         else:
+            if used is not None:
+                order = order[used[order]]
+                ordered = keys[order]
             said = digests[order]
+        if not len(ordered):
+            return
         times = ordered & self._mask
         self._entries += len(ordered)
         self._add(number, Chunk(ordered, said, int(times.min()), int(times.max())))

@@ -100,6 +100,14 @@ class WindowSpec:
         return self.aggregates.ordered
 
     @cached_property
+    def ties(self) -> bool:
+        """Whether a reading's place is sure only when its time has been passed, as others of that time may come.
+
+        Of one device they come in their order, one after the other. But a sliding window is to hold all of them.
+        """
+        return not self.of_one_device or (isinstance(self.window, Sliding) and not self.drop_repeats)
+
+    @cached_property
     def alignment(self) -> Alignment | None:
         """Which windows there are along event time; None where readings make them."""
         window = self.window

@@ -75,12 +75,12 @@ class Readings:
 class Waiting:
     """The readings of one stream over one partition whose place in the order is not sure yet.
 
-    Readings are released sorted by group and time. Of equal times, where groups have several devices, those
-    of the device with the lesser name come first; of one device, in the order they came.
+    Readings are released sorted by group and time; with ``ties`` those of equal times at once, of the device
+    with the lesser name first. Of one device they stay in the order they came.
     """
 
-    def __init__(self, *, several: bool) -> None:
-        self._several = several
+    def __init__(self, *, ties: bool) -> None:
+        self._ties = ties
         self._held: Readings | None = None
 
     def __len__(self) -> int:
@@ -93,14 +93,14 @@ class Waiting:
     def release(self, passed_us: Int64s, names: Sequence[str]) -> Readings | None:
         """The readings whose place is sure, given for each group the time that it has passed.
 
-        No reading before that time comes any more; one of exactly that time may, from another device.
+        No reading before that time comes any more; one of exactly that time may.
         ``names``: of the devices.
         """
         held = self._held
         if held is None:
             return None
         passed = passed_us[held.slots]
-        ready = held.ts_us < passed if self._several else held.ts_us <= passed
+        ready = held.ts_us < passed if self._ties else held.ts_us <= passed
         if not ready.any():
             return None
         left = np.flatnonzero(~ready)
@@ -109,7 +109,7 @@ class Waiting:
         return released.take(self._order(released, names))
 
     def _order(self, readings: Readings, names: Sequence[str]) -> Int64s:
-        if not self._several:
+        if not self._ties:
             return np.lexsort((readings.ts_us, readings.slots))
         devices = np.unique(readings.devices)
         ranks = np.empty(int(devices[-1]) + 1, np.int64)

@@ -69,7 +69,7 @@ class Windowed:
         self.groups = None if spec.by is None else Groups(spec.by, spec.key)
         self.clocks = Clocks(spec.follows, spec.idle_us)
         self.engine = engine_of(spec)
-        self.waiting = Waiting(several=not spec.of_one_device) if spec.ordered else None
+        self.waiting = Waiting(ties=spec.ties) if spec.ordered else None
         self.repeats = Repeats() if spec.drop_repeats else None
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self._silence_ends = isinstance(spec.window, State | Event | Count)
@@ -243,13 +243,14 @@ class Windowed:
         digest = digests(self.spec.said_columns(batch), len(batch))
         progress = self.clocks.progress_us[: self.clocks.devices]
         if judged.late is None:
-            verdicts = self.repeats.sift(devices, batch.ts_us, digest, progress)
+            verdicts = self.repeats.sift(devices, batch.ts_us, digest, progress, passes)
             if not verdicts.any():
                 return
             repeated, corrected = verdicts == REPEATED, verdicts == CORRECTED
         else:
             places = np.flatnonzero(judged.keep)
-            verdicts = self.repeats.sift(devices[places], batch.ts_us[places], digest[places], progress)
+            used = None if passes is None else passes[places]
+            verdicts = self.repeats.sift(devices[places], batch.ts_us[places], digest[places], progress, used)
             if not verdicts.any():
                 return
             repeated, corrected = np.zeros(len(batch), np.bool_), np.zeros(len(batch), np.bool_)
