@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import msgspec
 
 from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
 from headrace.wire import Refused
-from processors.windows.local import Local
+from processors.windows.local import Local, Source
 from processors.windows.parts import VERSION, Kept, Panes, Part, decode, encode
 from processors.windows.watermark import NEVER
 
 SAY_EVERY_MS = 500
 """How often a partition says how far it is, at the most, when it has nothing to hand on."""
-
-
-@dataclass
-class _Said:
-    horizon_us: int
-    clock_us: int
-    silent: bool
-    at_ms: int
 
 
 class HandingOn:
@@ -32,35 +23,47 @@ class HandingOn:
         self._app = app
         self._source, self._target = source, target
         self._partitions: tuple[int, int] | None = None
-        self._said: dict[int, _Said] = {}
+        self._said: dict[int, tuple[Local, Part, int]] = {}
+        """Of each partition what it said last of how far it is, and when (ms)."""
 
     def messages(self, local: Local, batch: MicroBatch) -> Iterator[Outgoing]:
-        """What a partition has to hand on after a micro-batch, and to all how far it is."""
+        """What a partition has to hand on after a micro-batch, and to all how far it is.
+
+        That it is silent is said once: time goes on for it unsaid.
+        """
         if self._partitions is None:
             self._partitions = self._app.partitions(self._source), self._app.partitions(self._target)
         sources, targets = self._partitions
-        part = local.part(batch.partition, sources, silent=batch.idle)
+        part = local.part(
+            Source(batch.partition, sources, batch.next_offset), batch.polled_ms * 1_000 if batch.idle else None
+        )
         handed = list(local.handed_on(targets))
-        said = self._said.get(batch.partition)
-        if not handed and said is not None:
-            same = (said.horizon_us, said.clock_us, said.silent) == (part.horizon_us, part.clock_us, part.silent)
-            if same or (said.silent == part.silent and batch.polled_ms - said.at_ms < SAY_EVERY_MS):
-                return
-        self._said[batch.partition] = _Said(part.horizon_us, part.clock_us, part.silent, batch.polled_ms)
-        before = said or _Said(NEVER, NEVER, silent=False, at_ms=0)
+        of, before, said_ms = self._said.get(batch.partition, (None, None, 0))
+        if of is not local or before is None:  # it was another process's meanwhile
+            before = msgspec.structs.replace(part, next_offset=0, horizon_us=NEVER, clock_us=NEVER, silent=False)
+        elif not handed and _is_said(part, before, batch.polled_ms - said_ms):
+            return
+        self._said[batch.partition] = local, part, batch.polled_ms
+        held = msgspec.structs.replace(before, silent=False)
         by_target: dict[int, list[Panes | Kept]] = {target: [] for target in range(targets)}
         for target, what in handed:
             by_target[target].append(what)
         for target, whats in by_target.items():
             # How far the partition is holds when all of this is taken, so the last message says it.
             for what in whats[:-1]:
-                held = Part(part.source, sources, before.horizon_us, before.clock_us, False, made_by=part.made_by)
                 yield self._message(_carrying(held, what), target, batch)
             yield self._message(_carrying(part, whats[-1]) if whats else part, target, batch)
 
     def _message(self, part: Part, target: int, batch: MicroBatch) -> Outgoing:
         key = str(part.source).encode()
         return Outgoing(self._target, key, encode(part), batch.polled_ms, partition=target)
+
+
+def _is_said(part: Part, before: Part, after_ms: int) -> bool:
+    """Whether what a partition said so long before is enough."""
+    if part.silent or before.silent:
+        return part.silent and before.silent and part.next_offset == before.next_offset
+    return part.horizon_us == before.horizon_us or after_ms < SAY_EVERY_MS
 
 
 def _carrying(part: Part, what: Panes | Kept) -> Part:

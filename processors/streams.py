@@ -236,14 +236,16 @@ class MergedStream(Streams):
     def __init__(self, app: MicroBatchApplication, pipeline: Pipeline, name: str, *, reset: bool = False) -> None:
         topic = repartition_topic(pipeline, name)
         assert topic is not None  # noqa: S101 - only asked for streams that have one
-        self._name = name
+        self._name, self._source = name, pipeline.streams[name].source
         self._spec = WindowSpec.of(pipeline, name)
         self._results = Results(pipeline, name, app.limits)
         super().__init__(app, pipeline, topic, reset=reset)
 
     def fresh(self) -> dict[str, Windowed]:
         """The stream's windows."""
-        return {self._name: Merged(self._spec)}
+        merged = Merged(self._spec)
+        merged.clocks.any_unread = lambda source, since: self._app.end_offset(self._source, source) > since
+        return {self._name: merged}
 
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
         """The results of what the partitions have handed on."""

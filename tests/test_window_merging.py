@@ -14,7 +14,7 @@ from processor_line import assert_alike
 from window_oracle import EPOCH_NOON, FOR_EVER_US, SECOND, Driver, Reading, Tick, at, batch_of, sound, spec_of
 
 from processors.windows import Windowed, WindowSpec
-from processors.windows.local import Local, target_of
+from processors.windows.local import Local, Source, target_of
 from processors.windows.merged import Merged
 from processors.windows.parts import Panes, Part, decode, encode
 from processors.windows.state import changed_pieces, restore_into
@@ -49,47 +49,54 @@ class Line:
     queues: list[list[bytes]] = field(default_factory=list)
     locals: list[Local] = field(default_factory=list)
     kept: list[dict[str, bytes]] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    """of each partition the next one"""
     now_us: int = EPOCH_NOON
 
     def __post_init__(self) -> None:
         self.queues = [[] for _ in range(self.targets)]
         self.locals = [Local(self.spec) for _ in range(self.sources)]
         self.kept = [{} for _ in range(self.sources)]
+        self.offsets = [0] * self.sources
+        for local in self.locals:
+            local.since = 0
 
-    def read(self, source: int, readings: Sequence[Reading], *, silent: bool = False) -> None:
+    def read(self, source: int, readings: Sequence[Reading]) -> None:
         """Give a partition readings; it hands on what it has to, and says how far it is."""
         local = self.locals[source]
         if readings:
             local.add(batch_of(readings, self.spec), self.now_us)
-        self.hand_on(source, silent=silent)
+            self.offsets[source] += len(readings)
+        self.hand_on(source)
 
     def silence(self, source: int, us: int = 0) -> None:
         """A partition says that it is silent, and has been for so long."""
         self.locals[source].tick(self.now_us + us)
-        self.hand_on(source, silent=True)
+        self.hand_on(source, self.now_us + us)
 
-    def hand_on(self, source: int, *, silent: bool) -> None:
+    def hand_on(self, source: int, silent_since_us: int | None = None) -> None:
         local = self.locals[source]
         for target, what in local.handed_on(self.targets):
-            held = Part(source, self.sources, NEVER, NEVER, silent=False)
+            held = Part(source, self.sources, 0, 0, NEVER, NEVER, silent=False)
             if isinstance(what, Panes):
                 held.panes = what
             else:
                 held.kept = what
             self.queues[target].append(encode(held))
         for queue in self.queues:
-            queue.append(encode(local.part(source, self.sources, silent=silent)))
+            of = Source(source, self.sources, self.offsets[source])
+            queue.append(encode(local.part(of, silent_since_us)))
 
     def put_away(self, source: int) -> dict[str, bytes]:
         """A partition's state as it is now."""
-        keep(self.locals[source], self.kept[source])
+        keep(self.locals[source], self.kept[source], self.offsets[source])
         return dict(self.kept[source])
 
     def restart(self, source: int, kept: dict[str, bytes]) -> None:
         """Begin again from a state."""
         self.locals[source] = Local(self.spec)
         self.kept[source] = kept
-        restore_into(self.locals[source], kept.get)
+        self.offsets[source] = restore_into(self.locals[source], kept.get)
 
 
 @dataclass
@@ -125,8 +132,8 @@ class Ends:
         restore_into(self.merged[target], self.kept[target].get)
 
 
-def keep(windowed: Windowed, kept: dict[str, bytes]) -> None:
-    for name, piece in changed_pieces(windowed, 0):
+def keep(windowed: Windowed, kept: dict[str, bytes], next_offset: int = 0) -> None:
+    for name, piece in changed_pieces(windowed, next_offset):
         if piece is None:
             kept.pop(name, None)
         else:
@@ -290,7 +297,7 @@ def test_a_reading_that_is_late_for_its_own_partition_is_counted_there() -> None
     line.read(0, [reading("d0", 1), reading("d0", 12)])
     line.read(1, [reading("d1", 2), reading("d1", 12)])
     assert line.locals[0].add(batch_of([reading("d0", 3)], spec), EPOCH_NOON).late[0].reasons == ["late"]
-    line.hand_on(0, silent=False)
+    line.hand_on(0)
     ends.take_all(line)
     assert counts(ends) == {("hall", 0.0): 2}
     assert line.locals[0].counts["late"] == 1
@@ -316,6 +323,7 @@ def test_what_a_restarted_partition_hands_on_again_counts_once(kind: str, repeat
     assert ends.driver.closed
     assert_alike(ends.driver.closed, one.closed)
     assert ends.merged[0].counts["repeated"] > 0
+    assert ends.merged[0].counts["late"] == 0
     assert sound(ends.merged[0])
 
 
@@ -330,7 +338,62 @@ def test_a_flush_that_comes_again_after_its_windows_closed_says_nothing_anew() -
     line.read(0, [reading("d0", 1), reading("d0", 12), reading("d0", 22)])
     ends.take_all(line)
     assert ends.merged[0].counts["closed"] == 2
+    assert (ends.merged[0].counts["repeated"], ends.merged[0].counts["late"]) == (2, 0)
     assert sound(ends.merged[0])
+
+
+def test_a_pane_counts_in_the_windows_that_its_partition_had_open_however_long_others_hold_them_up() -> None:
+    spec = stream("hopping", grace="0s")
+    line, ends = Line(spec, 2, 1), Ends(spec, 1)
+    line.read(1, [reading("d1", 0)])
+    line.read(0, [reading("d0", second) for second in (9, 11, 9.5)])  # the last one is late for what ends at 10
+    ends.take_all(line)
+    assert counts(ends) == {}
+    line.read(1, [reading("d1", 12)])
+    line.read(0, [reading("d0", 12)])
+    ends.take_all(line)
+    assert [counts(ends)["hall", start] for start in (0.0, 2.0)] == [2, 3]
+
+
+def test_what_comes_after_a_silence_that_was_too_long_is_late_once() -> None:
+    spec = tumbling(idle="30s")
+    line, ends = Line(spec, 2, 1), Ends(spec, 1)
+    line.read(0, [reading("d0", 1)])
+    line.read(1, [reading("d1", 2)])
+    line.silence(1)
+    line.read(0, [reading("d0", 50)])
+    ends.take_all(line)
+    assert counts(ends) == {("hall", 0.0): 2}
+    before = line.put_away(1)
+    line.read(1, [reading("d1", second) for second in (3, 4, 15, 20)])
+    ends.take_all(line)
+    ends.restart(0)
+    line.restart(1, before)
+    line.read(1, [reading("d1", second) for second in (3, 4)])
+    line.read(1, [reading("d1", second) for second in (15, 20)])
+    ends.take_all(line)
+    # Two for the window until 10, one for the next; the last one's window is open in its partition.
+    said = ends.merged[0].counts
+    assert (said["windowed"], said["late"]) == (2, 3)
+    assert sound(ends.merged[0])
+
+
+def test_one_that_is_written_to_is_not_taken_to_be_silent_though_it_said_so() -> None:
+    spec, end = tumbling(idle="30s"), [1]
+    line, ends = Line(spec, 2, 1), Ends(spec, 1)
+    ends.merged[0].clocks.any_unread = lambda source, since: source == 1 and end[0] > since
+    line.read(0, [reading("d0", 1)])
+    line.read(1, [reading("d1", 2)])
+    line.silence(1)
+    end[0] = 2  # and whoever reads it is dead
+    line.read(0, [reading("d0", 50)])
+    ends.take_all(line)
+    assert counts(ends) == {}
+    line.read(1, [reading("d1", 3)])
+    line.silence(1)
+    line.now_us += SECOND
+    ends.take_all(line)
+    assert counts(ends) == {("hall", 0.0): 3}
 
 
 def test_windows_that_span_partitions_speak_at_once_before_they_close() -> None:

@@ -117,6 +117,8 @@ class MicroBatchApplication(Application):
             },
             producer_extra_config={
                 **quiet,
+                # Without idempotence a retry puts a whole batch behind what was sent after it.
+                "enable.idempotence": True,
                 "linger.ms": 5,
                 "message.max.bytes": PRODUCER_BYTES,
                 **({"transactional.id": identity} if guarantee == "exactly-once" else {}),

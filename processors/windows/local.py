@@ -1,70 +1,43 @@
 """The first stage of groups that span partitions: one partition's readings, judged, and folded as far as they can be.
 
 Nothing speaks here. Where readings may be folded in any order (tumbling, hopping), panes are handed on as partial
-aggregates when their first window has closed here, and again should they change after that; where order matters,
-the readings themselves are handed on.
+aggregates when their first window has closed here, and what comes for their other windows after that apart from it;
+where order matters, the readings themselves are handed on.
+
+All of it follows from the readings of the partition alone: the wall clock plays no part, as the second stage closes
+what has fallen silent. So a partition that is read again since its last checkpoint hands on the same again.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from headrace.batch import Batch, Int64s
 from processors.windows.aggregates import Partials
-from processors.windows.column import Bools
 from processors.windows.groups import group_name
+from processors.windows.pane_parts import PartsToHandOn
 from processors.windows.parts import NUMBER, Kept, Panes, Part, kept_of, packed_times
-from processors.windows.passed import Passed
 from processors.windows.spec import WindowSpec
-from processors.windows.spoken import Spoken
-from processors.windows.time_windows import TimeWindows
-from processors.windows.windowed import Outcome, Said, Windowed
+from processors.windows.waiting import Readings
+from processors.windows.watermark import NEVER
+from processors.windows.windowed import Judged, Outcome, Said, Windowed
 
 MOST_PANES = 1_000
 """The most panes, or readings, of one message."""
 
 
-class PanesToHandOn(TimeWindows):
-    """Open panes that do not speak but are handed on."""
+@dataclass(frozen=True)
+class Source:
+    """Which of the topic's partitions it is, how many there are, and up to which offset it is read."""
 
-    def __init__(self, spec: WindowSpec) -> None:
-        alignment = spec.alignment
-        assert alignment is not None  # noqa: S101 - only made of windows along event time
-        super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
-        self.handed: list[tuple[Int64s, Int64s, Partials]] = []
-        self.early = False
-        """Whether all that has changed is to be handed on, for windows that speak provisionally."""
-
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - all groups move alike here
-        """Hand on the panes whose first window ends now, or has ended; let go of those whose last one has."""
-        assert passed.common_us is not None  # noqa: S101 - groups of several devices
-        upto = passed.common_us
-        if self.changed:
-            rows = np.unique(np.concatenate(self.changed))
-            rows = rows[self.rows.live[rows]]
-            panes = self.rows.pane[rows]
-            due = self.alignment.first_end(panes, panes) <= upto
-            due |= self.early
-            self.early = False
-            self.changed = [rows[~due]]
-            ready = rows[due]
-            if len(ready):
-                partials = self.rows.aggregates.take(self.rows.partials, ready)
-                self.handed.append((self.rows.slot[ready].copy(), panes[due], partials))
-        groups = self.overdue(upto)
-        if len(groups):
-            over = self.rows_of(groups)
-            limits = np.full(len(over), upto, np.int64)
-            self.closed[groups] = upto
-            self.drop(groups, over, limits)
-        return Spoken(groups, groups, groups, {}) if len(groups) else Spoken.none()
-
-    def forget_changes(self) -> None:
-        """Nothing: what has changed is still to be handed on."""
+    partition: int
+    partitions: int
+    next_offset: int
 
 
 class Local(Windowed):
@@ -74,7 +47,8 @@ class Local(Windowed):
         super().__init__(spec)
         self.role = "local"
         self.waiting = None
-        self._panes = None if spec.ordered else PanesToHandOn(spec)
+        self._silence_ends = False  # the second stage knows when all of a group is silent
+        self._panes = None if spec.ordered else PartsToHandOn(spec)
         if self._panes is not None:
             self.engine = self._panes
         self._kept: list[Batch] = []
@@ -88,25 +62,47 @@ class Local(Windowed):
             batch.put(NUMBER, list(range(read, read + len(batch))))
         super()._add(batch, now_us, said)
 
-    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, keep: Bools, said: Said) -> None:
+    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:  # noqa: ARG002 - as Windowed
+        """Nowhere: parts of panes tell the readings apart that came before a window closed from those after."""
+        return 0
+
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:  # noqa: ARG002 - as Windowed
+        places = np.flatnonzero(judged.keep)
         if self._panes is not None:
-            super()._keep(batch, slots, devices, keep, said)
+            if len(places):
+                readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
+                self._fold(readings, places, judged.before_us)
             return
         assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
-        places = np.flatnonzero(keep)
         self.counts["windowed"] += len(places)
         kept = batch.take(places)
         for place, name in enumerate(self.groups.by):
             kept.put(name, [self.groups.values[slot][place] for slot in slots[places].tolist()])
         self._kept.append(kept)
 
-    def tick(self, now_us: int) -> Outcome:
-        """The partition is silent: it holds nobody up from now on, so it keeps nothing back either."""
-        outcome = super().tick(now_us)
+    def _fold(self, readings: Readings, places: Int64s, before_us: Int64s | None) -> None:
+        """Fold the readings at these places, those that have missed a window apart from those in time for all."""
+        panes, alignment = self._panes, self.alignment
+        assert panes is not None and alignment is not None  # noqa: S101 - only asked for windows along event time
+        self.counts["windowed"] += len(places)
+        self.touched.append(np.unique(readings.slots[places]))
+        in_time = places
+        if before_us is not None and alignment.overlapping:
+            of = alignment.panes(readings.ts_us[places])
+            firsts = alignment.first_end(of, before_us[places] - self.spec.grace_us)
+            later = firsts > alignment.first_end(of, of)
+            if later.any():
+                in_time, rest = places[~later], readings.take(places[later])
+                panes.fold_parts(rest.slots, of[later], firsts[later], rest.ts_us, rest.columns)
+        if len(in_time):
+            panes.take(readings if len(in_time) == len(readings) else readings.take(in_time))
+
+    def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as Windowed
+        """The partition is silent: it holds nobody up for long from now on, so it keeps nothing back either."""
         if self._panes is not None:
             self._panes.early = True
             super()._advance(np.empty(0, np.int64), Said())
-        return outcome
+        return Outcome()
 
     def _advance(self, groups: Int64s, said: Said) -> None:
         if self._panes is not None:
@@ -124,13 +120,13 @@ class Local(Windowed):
         """What there is to be handed on since the last call, with the partition that its groups come together in."""
         assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
         if self._panes is not None:
-            for slots, panes, partials in self._panes.handed:
+            for slots, panes, firsts, partials in self._panes.handed:
                 of = self._targets(slots, targets)
                 for target in np.unique(of).tolist():
                     mine = np.flatnonzero(of == target)
                     for begin in range(0, len(mine), MOST_PANES):
                         part = mine[begin : begin + MOST_PANES]
-                        yield target, self._packed(slots[part], panes[part], partials, part)
+                        yield target, self._packed(slots[part], panes[part], firsts[part], partials, part)
             self._panes.handed.clear()
         for batch in self._kept:
             columns = {name: batch.column(name) for name in self.spec.said}
@@ -145,14 +141,14 @@ class Local(Windowed):
                     part = mine[begin : begin + MOST_PANES]
                     chosen = part.tolist()
                     taken = {name: [values[place] for place in chosen] for name, values in columns.items()}
-                    yield target, kept_of(batch.take(part), taken, self.since)
+                    yield target, kept_of(batch.take(part), taken)
         self._kept.clear()
 
     def _targets(self, slots: Int64s, targets: int) -> Int64s:
         assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
         return np.array([target_of(self.groups.values[slot], targets) for slot in slots.tolist()], np.int64)
 
-    def _packed(self, slots: Int64s, panes: Int64s, partials: Partials, part: Int64s) -> Panes:
+    def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
         assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by handed_on() alone
         different, group = np.unique(slots, return_inverse=True)
         aggregates = self._panes.rows.aggregates
@@ -160,13 +156,29 @@ class Local(Windowed):
             groups=[list(self.groups.values[slot]) for slot in different.tolist()],
             group=packed_times(group),
             pane=packed_times(panes),
+            first=packed_times(firsts),
             partials=aggregates.packed(aggregates.take(partials, part)),
         )
 
-    def part(self, source: int, sources: int, *, silent: bool) -> Part:
-        """How far this partition is, as a message that hands nothing on yet."""
+    def part(self, source: Source, silent_since_us: int | None = None) -> Part:
+        """How far this partition is, as a message that hands nothing on yet.
+
+        ``silent_since_us``: the wall time at which it is silent, if it is: its clock has moved on with that.
+        """
         clocks = self.clocks
-        return Part(source, sources, clocks.common_us, clocks.clock_us, silent, made_by=self._made_by)
+        clock_us, silent = clocks.clock_us, silent_since_us is not None
+        if silent_since_us is not None and clock_us != NEVER:
+            clock_us += max(0, silent_since_us - clocks.arrived_us)
+        return Part(
+            source.partition,
+            source.partitions,
+            self.since,
+            source.next_offset,
+            clocks.common_us,
+            clock_us,
+            silent,
+            made_by=self._made_by,
+        )
 
     @property
     def extra(self) -> dict[str, Any]:

@@ -1,73 +1,32 @@
 """The second stage of groups that span partitions: what the partitions hand on, merged, and the windows of it.
 
-A window closes when every source partition is past it, but for those that have fallen silent.
+A window closes when every source partition is past it, but for those that have fallen silent. What counts in a
+window was judged where it was read. Only what a partition hands on when it was silent for too long can be too late
+here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from processors.windows.column import heads_of
 from processors.windows.groups import Groups
+from processors.windows.pane_parts import MergedParts
+from processors.windows.pane_windows import FOR_EVER
 from processors.windows.parts import Kept, Panes, Part, batch_of, times_of
+from processors.windows.passed import Passed
+from processors.windows.sources import Heard, SourceClocks
 from processors.windows.spec import WindowSpec
-from processors.windows.time_windows import TimeWindows
-from processors.windows.watermark import NEVER, Clocks
+from processors.windows.waiting import Readings
+from processors.windows.watermark import NEVER
 from processors.windows.windowed import Outcome, Said, Windowed
 
 SOURCE = " source"
 """Beside a group's values: the partition whose part of it this is. No field is called so."""
-
-
-@dataclass
-class SourceClocks(Clocks):
-    """How far the source partitions are, as they say it; the readings that they hand on move nothing."""
-
-    sources: int = 0
-    said: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
-    """of each source partition its horizon, its clock, and whether it is silent"""
-
-    def hear(self, part: Part) -> None:
-        """Take what a source partition says of how far it is."""
-        self.sources = max(self.sources, part.sources)
-        self.said[part.source] = (part.horizon_us, part.clock_us, part.silent)
-        self.find()
-
-    def find(self) -> None:
-        """Know how far all are."""
-        self.clock_us = max([self.clock_us, *(clock for _, clock, _ in self.said.values())])
-        if self.clock_us == NEVER or len(self.said) < self.sources:
-            return
-        # One that is silent holds nobody up longer than a silent device does; one that is behind does.
-        awake = [
-            max(horizon, self.silent_us) if silent else horizon
-            for horizon, clock, silent in self.said.values()
-            if not (silent and clock == NEVER)
-        ]
-        self.slowest_us = max(self.slowest_us, min(awake, default=NEVER))
-
-    @property
-    def common_us(self) -> int:
-        """The horizon of all groups."""
-        return self.slowest_us
-
-    def before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:  # noqa: ARG002 - as Clocks
-        """The horizon that each of n readings meets: the same for all, or None where none can be too late."""
-        if not (until_us <= self.slowest_us).any():
-            return None
-        return np.full(len(ts_us), self.slowest_us, np.int64)
-
-    def move(self, devices: Int64s, ts_us: Int64s, now_us: int) -> None:
-        """Take readings: they tell which are their devices' newest, no more."""
-        np.maximum.at(self.progress_us, devices, ts_us)
-        self.arrived_us = max(self.arrived_us, now_us)
-
-    def tick(self, now_us: int) -> bool:  # noqa: ARG002 - as Clocks
-        """Nothing: the sources say how time goes on."""
-        return False
 
 
 class Merged(Windowed):
@@ -81,33 +40,47 @@ class Merged(Windowed):
         """The groups themselves, where each slot is one partition's part of a group."""
         self._owner: list[int] = []
         """For each slot the one that stands for its whole group."""
+        self._sources: dict[str, list[int]] = {}
+        """Of each source, as it was begun, the slots that are its parts of groups."""
         self._had: dict[int, tuple[int, int]] = {}
         """Of each source partition since when its readings are numbered, and the number of the next one."""
         # Repeated readings have been left out where they were read.
         self.repeats = None
+        self._parts: MergedParts | None = None
         if not spec.ordered:
+            self.engine = self._parts = MergedParts(spec)
             self.groups = Groups((*(spec.by or ()), SOURCE), spec.key)
 
     def take(self, part: Part, now_us: int) -> Outcome:
         """Take what a source partition hands on, and how far it is after that."""
         said = Said()
         if part.kept is not None:
-            fresh = self._fresh(part.kept, part.source)
+            fresh = self._fresh(part.kept, part)
             if len(fresh):
                 self._add(fresh, now_us, said)
         if part.panes is not None:
-            self._merge(part.panes, part.source)
-        self.clocks.hear(part)
+            self._merge(part.panes, part)
+        self.clocks.hear(part, now_us)
+        if self._parts is not None:
+            slots = np.array(self._sources.get(_begun(part.source, part.since), ()), np.int64)
+            self.touched.append(self._parts.hear(slots, part.horizon_us - self.spec.grace_us))
         self._advance(np.empty(0, np.int64), said)
         return self._outcome(said, now_us)
 
-    def _fresh(self, kept: Kept, source: int) -> Batch:
+    def tick(self, now_us: int) -> Outcome:
+        """No partition hands anything on at ``now_us`` (and none is behind here): what is open may close by silence."""
+        if not self._is_open:
+            self.clocks.wait(now_us)
+            return self._outcome(Said(), now_us)
+        return super().tick(now_us)
+
+    def _fresh(self, kept: Kept, part: Part) -> Batch:
         """The readings that were not handed on before, by a partition that is read again since its last checkpoint."""
         batch, numbers = batch_of(kept, self.spec.key), times_of(kept.numbers)
-        since, following = self._had.get(source, (kept.since, 0))
-        if since != kept.since:  # it has begun anew
+        since, following = self._had.get(part.source, (part.since, 0))
+        if since != part.since:  # it has begun anew
             following = 0
-        self._had[source] = kept.since, max(following, int(numbers[-1]) + 1)
+        self._had[part.source] = part.since, max(following, int(numbers[-1]) + 1)
         again = numbers < following
         if not again.any():
             return batch
@@ -115,59 +88,123 @@ class Merged(Windowed):
         self.counts["repeated"] += int(again.sum())
         return batch.take(np.flatnonzero(~again))
 
-    def _merge(self, panes: Panes, source: int) -> None:
-        """Put the panes in the place of what their partition said of them before."""
-        engine, groups = self.engine, self.groups
-        assert isinstance(engine, TimeWindows) and groups is not None  # noqa: S101 - what the first stage made
-        slots = np.array([self._slot(tuple(of), source) for of in panes.groups], np.int64)[times_of(panes.group)]
+    def _merge(self, panes: Panes, part: Part) -> None:
+        """Put parts of panes in the place of what their partition said of them before."""
+        engine, groups = self._parts, self.groups
+        assert engine is not None and groups is not None  # noqa: S101 - what the first stage made
+        begun = _begun(part.source, part.since)
+        of = np.array([self._slot((*values, begun)) for values in panes.groups], np.int64)
         self._own()
-        starts = times_of(panes.pane)
+        self.begin(of)
         partials = engine.rows.aggregates.unpacked(panes.partials)
-        counted = partials["count"]
-        self.counts["read"] += int(counted.sum())
-        late = engine.alignment.last_end(starts) <= self._passed().of(slots)
-        self.counts["late"] += int(counted[late].sum())
-        kept = np.flatnonzero(~late)
-        if not len(kept):
-            return
-        self.begin(np.unique(slots))
-        replaced = engine.put(slots[kept], starts[kept], engine.rows.aggregates.take(partials, kept))
-        self.counts["repeated"] += replaced
-        self.counts["windowed"] += int(counted[kept].sum()) - replaced
-        self.touched.append(slots[kept])
+        fresh, late, again = engine.put(
+            of[times_of(panes.group)], times_of(panes.pane), times_of(panes.first), partials
+        )
+        self.counts["read"] += fresh + late + again
+        self.counts["windowed"] += fresh
+        self.counts["late"] += late
+        self.counts["repeated"] += again
+        self.touched.append(of)
 
-    def _slot(self, values: tuple[Any, ...], source: int) -> int:
+    def _slot(self, values: tuple[Any, ...]) -> int:
         groups = self.groups
         assert groups is not None  # noqa: S101 - a group of its own device needs no second stage
-        slot = groups.slots.get((*values, source))
-        if slot is None:
-            slot = groups.add((*values, source), 0)
-        return slot
+        slot = groups.slots.get(values)
+        return groups.add(values, 0) if slot is None else slot
 
     def _own(self) -> None:
-        """Let the windows know which slots are parts of one group."""
+        """Let the windows know which slots are parts of one group, and which are of one partition."""
         self._add_groups()
-        if not self.spec.ordered and isinstance(self.engine, TimeWindows) and self.groups is not None:
-            known = len(self._owner)
-            if self.engine.owner is None or known < len(self.groups):
-                fresh = enumerate(self.groups.values[known:], known)
-                self._owner += [self._owners.setdefault(values[:-1], slot) for slot, values in fresh]
-                self.engine.owner = np.array(self._owner, np.int64)
+        known = len(self._owner)
+        if self._parts is None or self.groups is None or known == len(self.groups):
+            return
+        for slot, values in enumerate(self.groups.values[known:], known):
+            self._owner.append(self._owners.setdefault(values[:-1], slot))
+            self._sources.setdefault(values[-1], []).append(slot)
+        self._parts.owner = np.array(self._owner, np.int64)
+        for source, heard in self.clocks.said.items():
+            slots = np.array(self._sources.get(_begun(source, heard.since), ()), np.int64)
+            self._parts.hear(slots[slots >= known], heard.horizon_us - self.spec.grace_us)
 
     def add_groups(self) -> None:
         """Make room for all groups that there are, and know what they have passed."""
         self._own()
         super().add_groups()
 
+    # ---- windows that silence ends: by the order of a group's readings, not by when they were handed on
+
+    def _where_silent(self, slots: Int64s, ts_us: Int64s) -> int:  # noqa: ARG002 - as Windowed
+        return 0
+
+    def _note_seen(self, slots: Int64s, ts_us: Int64s) -> None:
+        """Nothing: what waits has not been seen yet."""
+
+    def _window(self, readings: Readings, said: Said) -> None:
+        """Give readings, sorted by group and time, to the windows; those before a silence end with it."""
+        if not self._silence_ends:
+            super()._window(readings, said)
+            return
+        slots, ts_us = readings.slots, readings.ts_us
+        heads = heads_of(slots)
+        before = np.empty_like(ts_us)
+        before[1:] = ts_us[:-1]
+        before[heads] = self._seen[slots[heads]]
+        after_silence = (before != NEVER) & (ts_us - before > self.spec.idle_us + self.spec.grace_us)
+        times = np.cumsum(after_silence)
+        first = np.flatnonzero(heads)
+        # How many silences there are in a group before each of its readings.
+        times -= np.repeat(times[first] - after_silence[first], np.diff(first, append=len(slots)))
+        for nth in range(int(times.max()) + 1):
+            part = readings.take(np.flatnonzero(times == nth)) if times.any() else readings
+            ended = slots[after_silence & (times == nth)]
+            if len(ended):
+                self._end(ended, said)
+            if len(part):
+                super()._window(part, said)
+                np.maximum.at(self._seen, part.slots, part.ts_us)
+
+    def _end(self, slots: Int64s, said: Said) -> None:
+        """End the windows of these groups."""
+        seen = np.full(len(self._seen_us), FOR_EVER, np.int64)
+        seen[slots] = NEVER
+        said.spoken.append(
+            self.engine.advance(slots, Passed(lambda groups: np.full(len(groups), NEVER), 0, None, seen))
+        )
+
+    def _passed(self) -> Passed:
+        passed, clocks = super()._passed(), self.clocks
+        if not self._silence_ends:
+            return passed
+        seen_us = passed.seen_us.copy()
+        if self.waiting is not None:
+            self.waiting.note_latest(seen_us)
+        silent_us = passed.silent_us
+        if not (self._is_open and clocks.all_silent(clocks.arrived_us)):
+            # No reading comes any more that would be less than this after one that is older.
+            silent_us = clocks.slowest_us - self.spec.idle_us - 2 * self.spec.grace_us
+        return Passed(passed.of, silent_us, passed.common_us, seen_us)
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether there is anything that time could close."""
+        return self.engine.open_windows() > 0 or (self.waiting is not None and len(self.waiting) > 0)
+
+    # ---- state
+
     @property
     def extra(self) -> dict[str, Any]:
         """What the state has beside that of all windows."""
         clocks = self.clocks
-        said = [[source, *said] for source, said in clocks.said.items()]
+        said = [[source, *astuple(heard)] for source, heard in clocks.said.items()]
         return {"sources": clocks.sources, "said": said, "had": [[source, *had] for source, had in self._had.items()]}
 
     def take_extra(self, extra: dict[str, Any]) -> None:
         """Take up what :attr:`extra` was."""
         self.clocks.sources = extra["sources"]
         self._had = {source: (since, following) for source, since, following in extra["had"]}
-        self.clocks.said = {source: (horizon, clock, silent) for source, horizon, clock, silent in extra["said"]}
+        self.clocks.said = {source: Heard(*heard) for source, *heard in extra["said"]}
+
+
+def _begun(source: int, since: int) -> str:
+    """What names a source partition as it was begun: begun anew, it adds to what it handed on before."""
+    return f"{source}@{since}"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.aggregates import Aggregates, Partials
+from processors.windows.aggregates import Aggregates
 from processors.windows.alignment import Alignment
-from processors.windows.column import Column, with_room
+from processors.windows.column import Bools, Column, with_room
 from processors.windows.open_panes import OpenPanes
 from processors.windows.rows import Rows
 from processors.windows.spoken import Spoken
@@ -112,24 +112,19 @@ class PaneWindows:
             self._opened(slots, panes, rows[fresh])
         return rows
 
-    def put(self, slots: Int64s, panes: Int64s, partials: Partials) -> int:
-        """Put partial aggregates in the place of those that are open, or open them; the readings so replaced."""
-        rows = self._open.find(slots, panes)
-        known, fresh = np.flatnonzero(rows >= 0), np.flatnonzero(rows < 0)
-        replaced = int(self.rows.partials["count"][rows[known]].sum())
-        if len(fresh):
-            rows[fresh] = self.rows.take(slots[fresh], panes[fresh])
-            self._opened(slots[fresh], panes[fresh], rows[fresh])
-        for name, column in partials.items():
-            self.rows.partials[name][rows] = column
-        self.changed.append(rows)
-        return replaced
-
     def _opened(self, slots: Int64s, panes: Int64s, rows: Int64s) -> None:
         self._open.add(slots, panes, rows)
-        ends = self.alignment.first_end(panes, self.closed[slots])
+        self._await(slots, panes, rows)
+
+    def _await(self, slots: Int64s, panes: Int64s, rows: Int64s) -> None:
+        """Know when the first windows of these rows end."""
+        ends = self.alignment.first_end(panes, self._after(rows, self.closed[slots]))
         np.minimum.at(self._next_end, slots, ends)
         self._earliest = min(self._earliest, int(ends.min()))
+
+    def _after(self, rows: Int64s, closed: Int64s) -> Int64s:  # noqa: ARG002 - rows may have bounds of their own
+        """The place that a window of each row must end beyond, given that windows have closed so far."""
+        return closed
 
     def due(self, slots: Int64s, upto: Int64s) -> Int64s:
         """Which of these groups have windows that end by ``upto`` (for each of them)."""
@@ -144,18 +139,25 @@ class PaneWindows:
 
     def close(self, slots: Int64s, upto: Int64s) -> Spoken:
         """The windows of these (different) groups that end by ``upto``, for each; they are open no longer."""
-        rows, places = self._open.rows_of(slots)
+        rows, places = self._rows_of(slots)
         if not len(rows):
             return Spoken.none()
         limits = upto[places]
-        spoken = self._merged(rows, self.closed[self.rows.slot[rows]], limits)
+        spoken = self._merged(rows, self._after_closed(rows), limits)
         self.closed[slots] = np.maximum(self.closed[slots], upto)
         self.drop(slots, rows, limits)
         return spoken
 
     def rows_of(self, slots: Int64s) -> Int64s:
         """All rows of these groups."""
-        return self._open.rows_of(slots)[0]
+        return self._rows_of(slots)[0]
+
+    def _rows_of(self, slots: Int64s) -> tuple[Int64s, Int64s]:
+        """All rows of these groups, in the order of the groups, and of which of the n groups each is."""
+        return self._open.rows_of(slots)
+
+    def _after_closed(self, rows: Int64s) -> Int64s:
+        return self._after(rows, self.closed[self.rows.slot[rows]])
 
     def _merged(self, rows: Int64s, after: Int64s, upto: Int64s, only: set[tuple[int, int]] | None = None) -> Spoken:
         """The windows of these panes that end beyond ``after`` and by ``upto``; of them ``only`` (group, start)."""
@@ -188,15 +190,24 @@ class PaneWindows:
     def drop(self, slots: Int64s, rows: Int64s, upto: Int64s) -> None:
         """Let go of the panes whose last window has closed, and know when the next one does."""
         panes, of = self.rows.pane[rows], self.rows.slot[rows]
-        over = self.alignment.last_end(panes) <= upto
-        self._open.remove(of[over], panes[over])
-        self.rows.give_back(rows[over])
+        over = self._over(rows, upto)
+        self._forget(rows[over])
         self._next_end[slots] = FOR_EVER
         left = ~over
         if left.any():
-            ends = self.alignment.first_end(panes[left], upto[left])
+            ends = self.alignment.first_end(panes[left], self._after(rows[left], upto[left]))
             np.minimum.at(self._next_end, of[left], ends)
             self._earliest = min(self._earliest, int(ends.min()))
+
+    def _over(self, rows: Int64s, upto: Int64s) -> Bools:
+        """Which rows are of no more use when windows have closed up to ``upto`` (for each of them)."""
+        over: Bools = self.alignment.last_end(self.rows.pane[rows]) <= upto
+        return over
+
+    def _forget(self, rows: Int64s) -> None:
+        """Let go of rows."""
+        self._open.remove(self.rows.slot[rows], self.rows.pane[rows])
+        self.rows.give_back(rows)
 
     def close_all(self, slots: Int64s) -> Spoken:
         """All windows of these groups, whole or not; nothing of them is open any more."""
@@ -213,15 +224,13 @@ class PaneWindows:
             return Spoken.none()
         for_ever = np.full(len(rows), FOR_EVER, np.int64)
         if not self.alignment.overlapping and self.owner is None:
-            return self._merged(rows, self.closed[self.rows.slot[rows]], for_ever)
+            return self._merged(rows, self._after_closed(rows), for_ever)
         # A window is all of its panes, those too that have not changed.
         slots = self.rows.slot[rows]
-        which, starts, _ = self.alignment.windows(self.rows.pane[rows], self.closed[slots], for_ever)
+        which, starts, _ = self.alignment.windows(self.rows.pane[rows], self._after_closed(rows), for_ever)
         changed = set(zip(self._owners(slots)[which].tolist(), starts.tolist(), strict=True))
         every = self.rows_of(self._parts(np.unique(self._owners(slots))))
-        return self._merged(
-            every, self.closed[self.rows.slot[every]], np.full(len(every), FOR_EVER, np.int64), only=changed
-        )
+        return self._merged(every, self._after_closed(every), np.full(len(every), FOR_EVER, np.int64), only=changed)
 
     def forget_changes(self) -> None:
         """Count no window as changed."""

@@ -9,48 +9,53 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 
-VERSION = 1
+VERSION = 2
 
 NUMBER = " number"
 """A column beside the fields: the how manieth reading of its partition each one is. No field is called so."""
 
 
 class Panes(msgspec.Struct):
-    """Partial aggregates of ``n`` panes: of which group (a place in ``groups``), where it starts, what it holds.
+    """Partial aggregates of ``n`` parts of panes.
 
-    What a partition says of a pane replaces what it said of it before.
+    Of which group (a place in ``groups``), where the pane starts, where the ``first`` window ends that the part's
+    readings count in, and what they make. What a partition says of a part replaces what it said of it before; a
+    part is whole when the partition's horizon, less the grace, has passed ``first``.
     """
 
     groups: list[list[Any]]
     group: bytes
     pane: bytes
+    first: bytes
     partials: dict[str, Any]
 
 
 class Kept(msgspec.Struct):
     """``n`` readings that are neither late nor repeated nor filtered, as columns.
 
-    ``numbers``: the how manieth of its partition each one is, counted since the offset ``since``. A partition that
-    is read again from its last checkpoint hands on the same readings with the same numbers.
+    ``numbers``: the how manieth of its partition each one is, counted since the offset ``since`` of the part. A
+    partition that is read again from its last checkpoint hands on the same readings with the same numbers.
     """
 
     devices: list[str]
     ts_us: bytes
     columns: dict[str, list[Any]]
-    since: int
     numbers: bytes
 
 
 class Part(msgspec.Struct, omit_defaults=True):
     """A message of one source partition: what it hands on, and how far it is after that.
 
-    ``source`` of ``sources`` partitions; ``horizon_us``: how far all its devices are that are not idle;
-    ``clock_us``: its clock; ``silent``: it has nothing more for now (and is not behind). Both times are
+    ``source`` of ``sources`` partitions, read from the offset ``since`` up to ``next_offset``; ``horizon_us``: how
+    far all its devices are that are not idle; ``clock_us``: its clock; ``silent``: it has nothing more for now (and
+    is not behind), and its clock has moved on with the wall clock, which it goes on to do unsaid. Both times are
     :data:`~processors.windows.watermark.NEVER` for a partition that has never had a reading.
     """
 
     source: int
     sources: int
+    since: int
+    next_offset: int
     horizon_us: int
     clock_us: int
     silent: bool
@@ -75,10 +80,10 @@ def packed_times(column: Int64s) -> bytes:
     return column.astype("<i8").tobytes()
 
 
-def kept_of(batch: Batch, columns: dict[str, list[Any]], since: int) -> Kept:
+def kept_of(batch: Batch, columns: dict[str, list[Any]]) -> Kept:
     """Readings to be handed on, with these columns; their numbers are in the batch."""
     numbers = np.array(batch.column(NUMBER), np.int64)
-    return Kept(batch.devices, packed_times(batch.ts_us), columns, since, packed_times(numbers))
+    return Kept(batch.devices, packed_times(batch.ts_us), columns, packed_times(numbers))
 
 
 def batch_of(kept: Kept, key: str) -> Batch:

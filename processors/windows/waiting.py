@@ -116,6 +116,11 @@ class Waiting:
         ranks[sorted(devices.tolist(), key=names.__getitem__)] = np.arange(len(devices))
         return np.lexsort((ranks[readings.devices], readings.ts_us, readings.slots))
 
+    def note_latest(self, seen_us: Int64s) -> None:
+        """Raise each group's time to that of its latest reading that waits."""
+        if self._held is not None:
+            np.maximum.at(seen_us, self._held.slots, self._held.ts_us)
+
     def of(self, first: int, last: int) -> Readings | None:
         """What is held of the groups from ``first`` up to ``last``."""
         if self._held is None:

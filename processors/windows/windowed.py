@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass
-class _Judged:
+class Judged:
     """What became of the readings of a batch, before any window saw them."""
 
     keep: Bools
@@ -135,9 +135,8 @@ class Windowed:
         else:
             self.moved.append(different(devices))
             if self._silence_ends:
-                np.maximum.at(self._seen, slots, batch.ts_us)
-                self.touched.append(groups)
-        self._keep(batch, slots, devices, judged.keep, said)
+                self._note_seen(slots, batch.ts_us)
+        self._keep(batch, slots, devices, judged, said)
         if self.groups is not None and clocks.follows == "device":
             groups = self.groups.of_devices(devices)
         self._advance(groups, said)
@@ -150,6 +149,11 @@ class Windowed:
         self.engine.add_groups(count)
         if self.groups is not None and self._silence_ends:
             self._seen = with_room(self._seen, count, NEVER)
+
+    def _note_seen(self, slots: Int64s, ts_us: Int64s) -> None:
+        """Know the greatest time of each group."""
+        np.maximum.at(self._seen, slots, ts_us)
+        self.touched.append(different(slots))
 
     @property
     def _seen_us(self) -> Int64s:
@@ -218,12 +222,12 @@ class Windowed:
         ended[0] = False
         return int(np.argmax(ended))
 
-    def _judge(self, batch: Batch, devices: Int64s, until: Int64s, before: Int64s | None) -> _Judged:
+    def _judge(self, batch: Batch, devices: Int64s, until: Int64s, before: Int64s | None) -> Judged:
         """Tell late, repeated, corrected and filtered readings from those to be kept, and count them."""
         counts, n = self.counts, len(batch)
         is_late = late(until, before)
         passes = self.spec.where.mask(batch) if self.spec.where is not None else None
-        judged = _Judged(np.ones(n, np.bool_) if is_late is None else ~is_late, is_late, None, before)
+        judged = Judged(np.ones(n, np.bool_) if is_late is None else ~is_late, is_late, None, before)
         if self.repeats is not None:
             self._sift(batch, devices, judged, passes)
         if passes is not None:
@@ -238,7 +242,7 @@ class Windowed:
             counts["late"] += int(np.count_nonzero(judged.late))
         return judged
 
-    def _sift(self, batch: Batch, devices: Int64s, judged: _Judged, passes: Bools | None) -> None:
+    def _sift(self, batch: Batch, devices: Int64s, judged: Judged, passes: Bools | None) -> None:
         assert self.repeats is not None  # noqa: S101 - only asked where repeats are dropped
         digest = digests(self.spec.said_columns(batch), len(batch))
         progress = self.clocks.progress_us[: self.clocks.devices]
@@ -262,8 +266,9 @@ class Windowed:
         self.counts["repeated"] += int(np.count_nonzero(repeated))
         self.counts["corrected"] += int(np.count_nonzero(corrected))
 
-    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, keep: Bools, said: Said) -> None:
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:
         """Give the readings that are kept to the windows, or let them wait."""
+        keep = judged.keep
         kept = int(np.count_nonzero(keep))
         if not kept:
             return
@@ -319,7 +324,7 @@ class Windowed:
 
     # ---- windows speak
 
-    def _note_late(self, batch: Batch, slots: Int64s, judged: _Judged, said: Said) -> None:
+    def _note_late(self, batch: Batch, slots: Int64s, judged: Judged, said: Said) -> None:
         chosen: dict[Reason, Bools] = {}
         if judged.corrected is not None:
             chosen["corrected"] = judged.corrected

@@ -1,0 +1,269 @@
+"""Panes of groups that span partitions, in parts: one for each window that readings of the pane came in time for first.
+
+A reading that comes when the first windows of its pane have closed in its partition counts in the others alone.
+So the pane's readings are kept apart by the end of the first window that they count in. Which part a reading
+belongs to follows from the readings before it in its partition, and a part is whole when its partition has passed
+that end: whoever folds the same partition again, cut into batches anywhere, makes the same parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from headrace.batch import Int64s
+from processors.windows.aggregates import Aggregates, Partials
+from processors.windows.alignment import Alignment
+from processors.windows.column import Bools, Column, with_room
+from processors.windows.passed import Passed
+from processors.windows.spec import WindowSpec
+from processors.windows.spoken import Spoken
+from processors.windows.time_windows import TimeWindows
+from processors.windows.watermark import NEVER
+
+
+class PaneParts(TimeWindows):
+    """Tumbling or hopping windows over the parts of panes; ``first`` is where the first window of a part ends."""
+
+    def __init__(self, alignment: Alignment, aggregates: Aggregates, *, unit: int) -> None:
+        super().__init__(alignment, aggregates, unit=unit)
+        self.first: Int64s = np.empty(0, np.int64)
+        """By row."""
+        self._later: dict[int, dict[tuple[int, int], int]] = {}
+        """For each group the rows of parts that lack windows of their pane, by pane and first."""
+
+    def find(self, slots: Int64s, panes: Int64s, firsts: Int64s) -> Int64s:
+        """The row of each part, or -1 where it is not open."""
+        rows = self._open.find(slots, panes)
+        for place in np.flatnonzero(self._is_later(panes, firsts)).tolist():
+            later = self._later.get(int(slots[place]), {})
+            rows[place] = later.get((int(panes[place]), int(firsts[place])), -1)
+        return rows
+
+    def _is_later(self, panes: Int64s, firsts: Int64s) -> Bools:
+        later: Bools = firsts > self.alignment.first_end(panes, panes)
+        return later
+
+    def _take_rows(self, slots: Int64s, panes: Int64s, firsts: Int64s) -> Int64s:
+        """Fresh rows for parts (each once) that are not open."""
+        rows = self.rows.take(slots, panes)
+        self._place(slots, panes, firsts, rows)
+        return rows
+
+    def _place(self, slots: Int64s, panes: Int64s, firsts: Int64s, rows: Int64s) -> None:
+        self.first = with_room(self.first, len(self.rows.live), 0)
+        self.first[rows] = firsts
+        later = self._is_later(panes, firsts)
+        if later.any():
+            for place in np.flatnonzero(later).tolist():
+                key = int(panes[place]), int(firsts[place])
+                self._later.setdefault(int(slots[place]), {})[key] = int(rows[place])
+            whole = ~later
+            self._open.add(slots[whole], panes[whole], rows[whole])
+        else:
+            self._open.add(slots, panes, rows)
+        self._await(slots, panes, rows)
+
+    def _opened(self, slots: Int64s, panes: Int64s, rows: Int64s) -> None:
+        self._place(slots, panes, self.alignment.first_end(panes, panes), rows)
+
+    def fold_parts(
+        self, slots: Int64s, panes: Int64s, firsts: Int64s, ts_us: Int64s, columns: Mapping[str, Column]
+    ) -> None:
+        """Add each of n readings to its part."""
+        every = np.column_stack([slots, panes, firsts])
+        different, inverse = np.unique(every, axis=0, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        of, at, first = (np.ascontiguousarray(different[:, column]) for column in range(3))
+        rows = self.find(of, at, first)
+        fresh = np.flatnonzero(rows < 0)
+        if len(fresh):
+            rows[fresh] = self._take_rows(of[fresh], at[fresh], first[fresh])
+        self.rows.aggregates.fold(self.rows.partials, rows[inverse], ts_us, columns)
+        self.changed.append(rows)
+
+    def _after(self, rows: Int64s, closed: Int64s) -> Int64s:
+        return np.maximum(closed, self.first[rows] - 1)
+
+    def _rows_of(self, slots: Int64s) -> tuple[Int64s, Int64s]:
+        rows, places = self._open.rows_of(slots)
+        if not self._later:
+            return rows, places
+        further = [
+            (row, place)
+            for place, slot in enumerate(slots.tolist())
+            if slot in self._later
+            for row in self._later[slot].values()
+        ]
+        if not further:
+            return rows, places
+        rows = np.concatenate([rows, np.array([row for row, _ in further], np.int64)])
+        places = np.concatenate([places, np.array([place for _, place in further], np.int64)])
+        order = np.argsort(places, kind="stable")
+        return rows[order], places[order]
+
+    def _forget(self, rows: Int64s) -> None:
+        later = self._is_later(self.rows.pane[rows], self.first[rows])
+        whole = rows[~later]
+        self._open.remove(self.rows.slot[whole], self.rows.pane[whole])
+        for row in rows[later].tolist():
+            slot = int(self.rows.slot[row])
+            of_group = self._later[slot]
+            del of_group[int(self.rows.pane[row]), int(self.first[row])]
+            if not of_group:
+                del self._later[slot]
+        self.rows.give_back(rows)
+
+    def packed(self, first: int, last: int) -> dict[str, Any]:
+        """The open parts of the groups from ``first`` up to ``last``, for MessagePack."""
+        rows = self.rows_of(np.arange(first, last))
+        return {**self.rows.packed(rows), "first": self.first[rows].astype("<i8").tobytes()}
+
+    def unpack(self, packed: dict[str, Any], dtypes: dict[str, Any]) -> None:  # noqa: ARG002 - as the other kinds
+        """Take up what was packed; :attr:`closed` must be known."""
+        rows = self.rows.unpack(packed)
+        if len(rows):
+            firsts = np.frombuffer(packed["first"], "<i8").astype(np.int64)
+            self._place(self.rows.slot[rows], self.rows.pane[rows], firsts, rows)
+            self.changed.append(rows)
+
+
+Handed = tuple[Int64s, Int64s, Int64s, Partials]
+"""Parts to be handed on: of which groups (slots) and panes, their firsts, what they hold."""
+
+
+class PartsToHandOn(PaneParts):
+    """The open parts of one partition. They do not speak but are handed on: when they are whole, or before."""
+
+    def __init__(self, spec: WindowSpec) -> None:
+        alignment = spec.alignment
+        assert alignment is not None  # noqa: S101 - only made of windows along event time
+        super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
+        self.handed: list[Handed] = []
+        self.early = False
+        """Whether what is not whole is to be handed on, too: for windows that speak provisionally, or in silence."""
+        self._unsaid = np.empty(0, np.bool_)
+        """By row, whether it has changed since it was handed on."""
+
+    def begin(self, groups: Int64s, passed: Passed) -> None:
+        """Nothing: what a reading counts in is said when it is folded."""
+
+    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - all groups move alike here
+        """Hand on the parts that are whole, and let go of them. Gives the groups that these were of."""
+        assert passed.common_us is not None  # noqa: S101 - groups of several devices
+        if self.changed:
+            self._unsaid = with_room(self._unsaid, len(self.rows.live), fill=False)
+            for rows in self.changed:
+                self._unsaid[rows] = True
+            self.changed.clear()
+        groups = self.overdue(passed.common_us)
+        if len(groups):
+            rows, places = self._rows_of(groups)
+            self._hand_on(rows[self.first[rows] <= passed.common_us])
+            self.drop(groups, rows, np.full(len(places), passed.common_us, np.int64))
+        if self.early:
+            self.early = False
+            self._hand_on(np.flatnonzero(self._unsaid))
+        return Spoken(groups, groups, groups, {}) if len(groups) else Spoken.none()
+
+    def _hand_on(self, rows: Int64s) -> None:
+        """Hand on those of these rows that have not been as they are."""
+        rows = rows[self._unsaid[rows]]
+        if len(rows):
+            partials = self.rows.aggregates.take(self.rows.partials, rows)
+            self.handed.append((self.rows.slot[rows], self.rows.pane[rows], self.first[rows], partials))
+            self._unsaid[rows] = False
+
+    def _over(self, rows: Int64s, upto: Int64s) -> Bools:
+        over: Bools = self.first[rows] <= upto
+        return over
+
+    def forget_changes(self) -> None:
+        """Nothing: what has changed is still to be handed on."""
+
+
+class MergedParts(PaneParts):
+    """The parts that the partitions have handed on; each slot is one partition's part of a group."""
+
+    def __init__(self, spec: WindowSpec) -> None:
+        alignment = spec.alignment
+        assert alignment is not None  # noqa: S101 - only made of windows along event time
+        super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
+        self.handed_us: Int64s = np.empty(0, np.int64)
+        """For each slot how far its partition is: what it hands on of parts up to there it has handed on before."""
+        self._kept: set[int] = set()
+        """Rows whose windows have closed before their partition had handed on all of them: they may come again."""
+
+    def add_groups(self, groups: int) -> None:
+        """Know so many groups in all."""
+        super().add_groups(groups)
+        self.handed_us = with_room(self.handed_us, groups, NEVER)
+
+    def begin(self, groups: Int64s, passed: Passed) -> None:
+        """Know how far these groups are before parts of theirs are taken."""
+        self.closed[groups] = np.maximum(self.closed[groups], passed.of(groups))
+
+    def put(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials) -> tuple[int, int, int]:
+        """Take n parts (each once), in the place of what their partition said of them before.
+
+        The readings that are new; those that are new and too late for all of their windows; and those that have
+        been handed on before. A part only grows while it is not whole, so one that holds no more is the same again.
+        """
+        counted = partials["count"]
+        rows = self.find(slots, panes, firsts)
+        before = np.zeros(len(rows), np.int64)
+        known = np.flatnonzero(rows >= 0)
+        before[known] = self.rows.partials["count"][rows[known]]
+        over = self.alignment.last_end(panes) <= self.closed[slots]
+        # What is over, whole, and not there has been there.
+        fresh = (counted > before) & ~((rows < 0) & over & (firsts <= self.handed_us[slots]))
+        again = int(counted[~fresh].sum() + before[fresh].sum())
+        more = (counted - before)[fresh]
+        if not fresh.any():
+            return 0, 0, again
+        rows, over = rows[fresh], over[fresh]
+        opened = np.flatnonzero(rows < 0)
+        if len(opened):
+            rows[opened] = self._take_rows(slots[fresh][opened], panes[fresh][opened], firsts[fresh][opened])
+        for name, column in self.rows.aggregates.take(partials, np.flatnonzero(fresh)).items():
+            self.rows.partials[name][rows] = column
+        self._kept.update(rows[over].tolist())
+        self.changed.append(rows[~over])
+        return int(more[~over].sum()), int(more[over].sum()), again
+
+    def hear(self, slots: Int64s, passed_us: int) -> Int64s:
+        """Know that a partition, whose parts these slots are, has passed this; the slots that this changes."""
+        self.handed_us[slots] = np.maximum(self.handed_us[slots], passed_us)
+        if not self._kept:
+            return slots[:0]
+        kept = np.array(sorted(self._kept), np.int64)
+        done = kept[self.first[kept] <= self.handed_us[self.rows.slot[kept]]]
+        self._kept.difference_update(done.tolist())
+        changed = np.unique(self.rows.slot[done])
+        self._forget(done)
+        return changed
+
+    def _over(self, rows: Int64s, upto: Int64s) -> Bools:
+        over = super()._over(rows, upto)
+        early = over & (self.first[rows] > self.handed_us[self.rows.slot[rows]])
+        if early.any():
+            self._kept.update(rows[early].tolist())
+            over &= ~early
+        return over
+
+    def open_windows(self) -> int:
+        """How many parts are open."""
+        return len(self.rows) - len(self._kept)
+
+    def open_readings(self) -> int:
+        """How many readings these hold."""
+        return self.rows.readings() - int(self.rows.partials["count"][sorted(self._kept)].sum())
+
+    def unpack(self, packed: dict[str, Any], dtypes: dict[str, Any]) -> None:
+        """Take up what was packed; :attr:`closed` must be known."""
+        super().unpack(packed, dtypes)
+        rows = np.flatnonzero(self.rows.live)
+        over = self.alignment.last_end(self.rows.pane[rows]) <= self.closed[self.rows.slot[rows]]
+        self._kept = set(rows[over].tolist())
