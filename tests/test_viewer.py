@@ -18,8 +18,7 @@ from tornado.httpclient import HTTPClientError
 from viewer_line import PIPELINE, START_US, Line, Viewer, viewing, wait_for
 from viewer_page import Page, connect, leave, with_page
 
-from viewer.assets import PERSPECTIVE, STATIC
-from viewer.engine import VERSION
+from viewer.assets import PERSPECTIVE, STATIC, VERSION
 from viewer.server import CONTENT_SECURITY_POLICY, MAX_CLIENTS
 
 

@@ -108,9 +108,15 @@ class Viewer:
     """``python -m viewer`` as a process of its own."""
 
     def __init__(
-        self, line: Line, *, port: int = 0, flags: Sequence[str] = (), environ: Mapping[str, str] | None = None
+        self,
+        line: Line,
+        *,
+        port: int = 0,
+        program: Sequence[str] = ("-m", "viewer"),
+        flags: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        command = [sys.executable, "-m", "viewer", "--pipeline", str(line.file), "--store", line.url]
+        command = [sys.executable, *program, "--pipeline", str(line.file), "--store", line.url]
         self.log = line.folder / "viewer.log"
         with self.log.open("a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
@@ -139,7 +145,7 @@ class Viewer:
 
     def rows(self, table: str) -> int:
         """How many rows of a table the page has."""
-        return self.status()["tables"][table]["rows"]
+        return self.status()["tables"].get(table, {}).get("rows", 0)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Stop it, and give its exit code."""

@@ -36,6 +36,15 @@ class Page:
         self._connection.close()
         await self._reading
 
+    async def closed(self) -> None:
+        """Wait until the server has closed the connection."""
+        await self._reading
+
+    @property
+    def why(self) -> tuple[int | None, str | None]:
+        """The code and the reason that the server closed the connection with."""
+        return self._connection.close_code, self._connection.close_reason
+
 
 def with_page(viewer: Viewer, use: Callable[[Page], Awaitable[None]]) -> None:
     async def run() -> None:

@@ -7,50 +7,61 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
 from headrace.service import main
 from headrace.settings import Settings
-from viewer.engine import Engine
-from viewer.feed import Feed
+from viewer.frames import Start
+from viewer.gate import Gate
 from viewer.panels import page
+from viewer.reach import MAX_CELLS
 from viewer.server import PageServer, is_loopback
+from viewer.watch import Budget, WatchedEngine
 
 log = logging.getLogger(__name__)
 
 
-async def serve(pipeline: Pipeline, settings: Settings) -> None:
+async def serve(
+    pipeline: Pipeline,
+    settings: Settings,
+    *,
+    gate: Callable[[], Gate] = Gate,
+    budget: Budget | None = None,
+    max_cells: int | None = MAX_CELLS,
+) -> None:
     """Show a pipeline's store until SIGTERM or SIGINT. Raises what stops the feed, PortTaken, SettingsError."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
 
-    def end(failure: BaseException | None = None) -> None:
-        if ended.done():
-            return
-        if failure is None:
+    def end() -> None:
+        if not ended.done():
             ended.set_result(None)
-        else:
-            ended.set_exception(failure)
 
     def failed(failure: BaseException) -> None:
-        loop.call_soon_threadsafe(end, failure)
+        if not ended.done():
+            ended.set_exception(failure)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     shown = page(pipeline)
-    engine = Engine()
-    feed = Feed(settings.store, shown.tables, engine, on_failure=failed)
-    server = PageServer(shown, engine, feed, host=settings.host, port=settings.port)
+    start = Start(settings.store, shown.tables, settings.log, max_cells)
+    engine = WatchedEngine(start, on_failure=failed, budget=budget)
+    server = PageServer(shown, engine, host=settings.host, port=settings.port, gate=gate)
     try:
         server.start()
-        feed.start()
-        print(f"the page is at {server.address}", flush=True)
+        engine.start()
+        ready: asyncio.Future[Any] = asyncio.ensure_future(engine.ready.wait())
+        await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if not ended.done():
+            print(f"the page is at {server.address}", flush=True)
         await ended
     finally:
         await server.stop()
-        await asyncio.to_thread(feed.stop)
-        await asyncio.to_thread(engine.close)
+        await engine.stop()
 
 
 def run(settings: Settings, pipeline: Pipeline, _flags: argparse.Namespace) -> None:

@@ -6,15 +6,25 @@ import gzip
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-
-import perspective
 
 from headrace.errors import SettingsError
 
 PAGE = Path(__file__).parent / "page"
-# Of the wheel only: perspective.widget must not be imported (it wants Jupyter).
-STATIC = Path(perspective.__file__).parent / "widget" / "static"
+VERSION = version("perspective-python")
+
+
+def _installed() -> Path:
+    """Where Perspective is, without importing it: the engine lives in another process."""
+    found = find_spec("perspective")
+    if found is None or found.origin is None:
+        raise SettingsError("perspective-python is not installed", hint="install headrace again: it depends on it")
+    return Path(found.origin).parent
+
+
+STATIC = _installed() / "widget" / "static"
 PERSPECTIVE = ("perspective-anywidget.js", "perspective-anywidget.css")
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 

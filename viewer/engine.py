@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import perspective
 import pyarrow as pa
 
-VERSION: str = perspective.__version__
+from viewer.frames import Mark
+from viewer.panels import Kind
+
 INDEX = "#row"
 """The engine's key column; no field of a pipeline can have this name."""
 
-Kind = Literal["float", "string", "boolean", "datetime"]
 _ARROW: dict[Kind, pa.DataType] = {
     "float": pa.float64(),
     "string": pa.string(),
@@ -46,16 +47,28 @@ class Session(Protocol):
 class Engine:
     """The engine's tables, all of them owned by one thread; every method may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: Mark | None = None) -> None:
+        """With the mark that it keeps while it works."""
+        self._mark = mark
         perspective.set_num_cpus(64)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._server = perspective.Server()
         self._client = self._server.new_local_client()
         self._tables: dict[str, Any] = {}
 
-    def submit(self, work: Callable[[], _Result]) -> Future[_Result]:
-        """Do ``work`` in the engine's thread."""
-        return self._thread.submit(work)
+    def submit(self, work: Callable[[], _Result], *, page: int = 0) -> Future[_Result]:
+        """Do ``work`` in the engine's thread, in the name of a page."""
+        if self._mark is None:
+            return self._thread.submit(work)
+        return self._thread.submit(self._marked, self._mark, work, page)
+
+    @staticmethod
+    def _marked(mark: Mark, work: Callable[[], _Result], page: int) -> _Result:
+        mark.begin(page)
+        try:
+            return work()
+        finally:
+            mark.end()
 
     def create(self, name: str, columns: Mapping[str, Kind]) -> None:
         """Make a table, keyed by INDEX, that holds one row of nulls at position 0."""
@@ -84,9 +97,10 @@ class Engine:
 
         return self.submit(read).result()
 
-    def session(self, receive: Callable[[bytes], None]) -> Future[Session]:
-        """A page's session; ``receive`` is called in the engine's thread with each response."""
-        return self.submit(lambda: self._server.new_session(receive))
+    def new_session(self, receive: Callable[[bytes], None]) -> Session:
+        """A page's session; ``receive`` is called with each response. In the engine's thread only."""
+        session: Session = self._server.new_session(receive)
+        return session
 
     def close(self, timeout_s: float = 0.5) -> None:
         """Take no more work; waits for what was asked for, for ``timeout_s`` at the most."""

@@ -17,10 +17,11 @@ from headrace.errors import SettingsError
 from headrace.pipeline import Column, Pipeline, Table, all_tables, into
 from headrace.pipeline.model import Hopping, Panel, Tumbling
 from viewer import style
-from viewer.engine import Kind
 from viewer.positions import LastValues, Positions, Ring, Series
 
 Shape = Literal["last", "series", "rows"]
+Kind = Literal["float", "string", "boolean", "datetime"]
+"""The types of the engine's columns."""
 
 CHART_DEVICES = 10
 """A chart shows so many devices at the most: as many as there are colours."""

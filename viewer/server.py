@@ -9,6 +9,7 @@ import json
 import logging
 import re
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,11 +22,11 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from headrace import __version__
 from headrace.errors import PortTaken, SettingsError
-from viewer.assets import PERSPECTIVE, Asset, page_asset, perspective_asset
-from viewer.engine import VERSION, Engine, Session
-from viewer.feed import Feed
+from viewer.assets import PERSPECTIVE, VERSION, Asset, page_asset, perspective_asset
 from viewer.gate import Gate
 from viewer.panels import Page
+from viewer.strikes import Strikes
+from viewer.watch import WatchedEngine
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,16 @@ MAX_MESSAGE = 256 * 1024
 """A request of a page is some hundred bytes; a long expression some thousand."""
 MAX_PENDING = 500
 """Requests of one page that wait for the engine."""
+MAX_PENDING_BYTES = 4 * 1024 * 1024
 MAX_UNSENT = 64 * 1024 * 1024
 """Bytes that a page has not fetched; one that is so far behind is disconnected, and connects anew."""
+GOES, REFUSED, RESTARTS, TRY_LATER = 1001, 1008, 1012, 1013
+"""Why a connection is closed (RFC 6455). A page comes back; after REFUSED with the server's panels, not its own."""
 STATUS_S = 1.0
+ANSWER_S = 0.5
+"""The engine's process has so long to say what it shows."""
+HEALTHY_S = 2.0
+"""The engine has so long to answer before it is unhealthy."""
 
 CONTENT_SECURITY_POLICY = "; ".join(
     [
@@ -58,11 +66,15 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\\s]*)(?::\d*)?")
 class PageServer:
     """Serves a page and follows its clients. Lives in an asyncio loop."""
 
-    def __init__(self, page: Page, engine: Engine, feed: Feed, *, host: str, port: int) -> None:
+    def __init__(
+        self, page: Page, engine: WatchedEngine, *, host: str, port: int, gate: Callable[[], Gate] = Gate
+    ) -> None:
         self.page = page
         self.engine = engine
-        self.feed = feed
+        self.gate = gate
         self.clients: set[Channel] = set()
+        self.strikes = Strikes()
+        self._told: dict[str, Any] = {"waiting": None, "tables": {}}
         self.local_only = is_loopback(host)
         self._host, self._port = host, port
         self._http: HTTPServer | None = None
@@ -94,14 +106,18 @@ class PageServer:
         if self._telling is not None:
             self._telling.cancel()
         for client in list(self.clients):
-            client.close(1001, "the viewer stops")
+            client.close(GOES, "the viewer stops")
         if self._http is not None:
             self._http.stop()
             await self._http.close_all_connections()
 
-    def status(self) -> dict[str, Any]:
-        """What is shown, as ``/status`` says it."""
-        status = self.feed.status()
+    async def status(self) -> dict[str, Any]:
+        """What is shown, as ``/status`` says it; what was shown last while the engine does not answer."""
+        told = await self.engine.status(ANSWER_S)
+        if told is not None:
+            self._told = told
+        waiting = "waiting for the engine" + (f": {self.engine.why}" if self.engine.why else "")
+        status = self._told if told is not None else {**self._told, "waiting": waiting}
         return {
             "service": "viewer",
             "line": self.page.line,
@@ -109,11 +125,17 @@ class PageServer:
             "perspective": VERSION,
             "waiting": status["waiting"],
             "clients": len(self.clients),
+            "engine": {"memory_mb": self.engine.memory >> 20, "ended": self.engine.ended, "why": self.engine.why},
             "rows_per_s": round(sum(table["rows_per_s"] for table in status["tables"].values()), 1),
             "tables": status["tables"],
         }
 
-    def panels(self) -> dict[str, Any]:
+    async def health(self) -> dict[str, Any]:
+        """Whether the engine does its work, as ``/healthz`` says it."""
+        why = await self.engine.illness(HEALTHY_S)
+        return {"ok": True} if why is None else {"ok": False, "why": why}
+
+    async def panels(self) -> dict[str, Any]:
         """What the page restores, as ``/panels`` says it."""
         return {"line": self.page.line, "panels": self.page.panels, "layouts": self.page.layouts}
 
@@ -132,7 +154,7 @@ class PageServer:
             ("/icon.svg", File, {"server": self, "asset": page_asset("icon.svg"), "forever": False}),
             ("/panels", Json, {"server": self, "answer": self.panels}),
             ("/status", Json, {"server": self, "answer": self.status}),
-            ("/healthz", Json, {"server": self, "answer": lambda: {"ok": True}}),
+            ("/healthz", Json, {"server": self, "answer": self.health}),
             ("/websocket", Channel, {"server": self}),
             ("/.*", Nothing, {"server": self}),
         ]
@@ -141,7 +163,7 @@ class PageServer:
         """Tell all pages the status each second; silence tells them that the connection is dead."""
         while True:
             if self.clients:
-                text = json.dumps(self.status())
+                text = json.dumps(await self.status())
                 for client in list(self.clients):
                     client.send(text)
             await asyncio.sleep(STATUS_S)
@@ -207,16 +229,20 @@ class File(Guarded):
 class Json(Guarded):
     """An answer as JSON."""
 
-    def initialize(self, server: PageServer, answer: Callable[[], dict[str, Any]] = dict) -> None:
-        """With what makes the answer."""
+    def initialize(self, server: PageServer, answer: Callable[[], Awaitable[dict[str, Any]]] | None = None) -> None:
+        """With what makes the answer; one that says that it is not ok is a 503."""
         super().initialize(server)
         self.answer = answer
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The answer, never cached."""
+        assert self.answer is not None  # noqa: S101
+        answer = await self.answer()
+        if answer.get("ok") is False:
+            self.set_status(503)
         self.set_header("Cache-Control", "no-store")
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.write(json.dumps(self.answer()) + "\n")
+        self.write(json.dumps(answer) + "\n")
 
 
 class Nothing(Guarded):
@@ -234,10 +260,11 @@ class Channel(Guarded, WebSocketHandler):
     def initialize(self, server: PageServer) -> None:
         """A new connection, not yet open."""
         super().initialize(server)
-        self._gate = Gate()
+        self.viewed_at: float | None = None
+        self._gate = server.gate()
         self._loop = asyncio.get_running_loop()
-        self._session: Session | None = None
-        self._pending = 0
+        self._number: int | None = None
+        self._pending: deque[int] = deque()
         self._unsent = 0
 
     def prepare(self) -> Awaitable[None] | None:
@@ -257,51 +284,63 @@ class Channel(Guarded, WebSocketHandler):
         """Begin a session with the engine."""
         # Without it small answers wait for the other side's acknowledgement: 26 ms instead of 3.
         self.set_nodelay(True)
+        wait_s = self.server.strikes.wait_s(self._address, self._loop.time())
+        if wait_s:
+            self.close(TRY_LATER, f"what was asked for has ended the engine more than once: wait {wait_s:.0f} s")
+            return
         self.server.clients.add(self)
-        opening = self.server.engine.session(self._from_engine)
-        self._session = await asyncio.wrap_future(opening)
-        self.send(json.dumps(self.server.status()))
+        while not self.server.engine.ready.is_set():
+            await self.server.engine.ready.wait()
+        if self.ws_connection is None or self.ws_connection.is_closing():
+            return
+        self._number = self.server.engine.attach(self)
+        self.send(json.dumps(await self.server.status()))
+
+    @property
+    def _address(self) -> str:
+        return str(self.request.remote_ip)
 
     def on_message(self, message: str | bytes) -> None:
         """Let a request pass the gate to the engine."""
-        session = self._session
-        if isinstance(message, str) or session is None:
+        if isinstance(message, str) or self._number is None:
             return
+        views = self._gate.views
         answer = self._gate.answer(message)
         if answer is not None:
             self.send(answer)
             return
-        if self._pending >= MAX_PENDING:
-            self.close(1008, "too many requests at once")
+        if len(self._pending) >= MAX_PENDING or sum(self._pending) > MAX_PENDING_BYTES:
+            self.close(REFUSED, "too many requests at once")
             return
-        self._pending += 1
-        self.server.engine.submit(lambda: self._handle(session, message))
+        if self._gate.views > views:
+            self.viewed_at = self._loop.time()
+        self._pending.append(len(message))
+        self.server.engine.request(self._number, message)
 
-    def _handle(self, session: Session, message: bytes) -> None:
-        """In the engine's thread: one request."""
-        try:
-            session.handle_request(message)
-        except Exception:
-            log.exception("the engine could not take a request")
-        finally:
-            self._loop.call_soon_threadsafe(self._handled)
+    def handled(self) -> None:
+        """The engine has worked on a request."""
+        self._pending.popleft()
 
-    def _handled(self) -> None:
-        self._pending -= 1
-
-    def _from_engine(self, response: bytes) -> None:
-        """In the engine's thread: a response or an update."""
-        self._loop.call_soon_threadsafe(self._answer, bytes(response))
-
-    def _answer(self, response: bytes) -> None:
+    def receive(self, response: bytes) -> None:
+        """A response or an update from the engine."""
         self._gate.answered(response)
         self.send(response)
+
+    def lost(self, blame: str | None) -> None:
+        """The session is over: the page is to come back, and to hear it if that is its own doing."""
+        self._number = None
+        if blame is None:
+            self.close(RESTARTS, "the engine starts anew")
+            return
+        log.warning("a page's connection is closed: %s", blame, extra={"address": self._address})
+        self.server.strikes.add(self._address, self._loop.time())
+        self.close(REFUSED, blame)
 
     def send(self, message: str | bytes) -> None:
         """Send to the page, unless it is gone."""
         size = len(message)
         if self._unsent + size > MAX_UNSENT:
-            self.close(1013, "the page is too far behind")
+            self.close(TRY_LATER, "the page is too far behind")
             return
         try:
             sending = asyncio.ensure_future(self.write_message(message, binary=isinstance(message, bytes)))
@@ -319,9 +358,9 @@ class Channel(Guarded, WebSocketHandler):
     def on_close(self) -> None:
         """Drop the session and its views."""
         self.server.clients.discard(self)
-        session, self._session = self._session, None
-        if session is not None:
-            self.server.engine.submit(session.close)
+        number, self._number = self._number, None
+        if number is not None:
+            self.server.engine.detach(number)
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

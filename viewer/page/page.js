@@ -15,6 +15,11 @@ let heardAt = 0;
 let declared = null; // the server's panels that are shown
 let loaded = false; // whether the viewer has a client, alive or dead
 let kept = null; // the panels as they were when the connection was lost
+let blamed = { text: "", until: 0 }; // what the server said when it closed the connection for what was asked
+
+const REFUSED = 1008;
+const TRY_LATER = 1013;
+const BLAMED_MS = 15000;
 
 function show(state, text) {
   root.dataset.state = state;
@@ -44,9 +49,9 @@ function told(text) {
   const rows = Object.values(status.tables).reduce((sum, table) => sum + table.rows, 0);
   root.dataset.rows = rows;
   byId("rate").textContent = status.rows_per_s.toLocaleString("en", { maximumFractionDigits: status.rows_per_s < 10 ? 1 : 0 });
-  if (status.waiting) show("waiting", "waiting for the store");
+  if (status.waiting) show("waiting", `waiting for the ${status.waiting.includes("engine") ? "engine" : "store"}`);
   else show("live", rows ? "live" : "live, no rows yet");
-  byId("notice").textContent = status.waiting ?? "";
+  byId("notice").textContent = status.waiting ?? (performance.now() < blamed.until ? blamed.text : "");
   const hidden = Object.values(status.tables)
     .flatMap((table) => Object.values(table.shown))
     .reduce((most, table) => Math.max(most, table.hidden_devices), 0);
@@ -114,7 +119,13 @@ function connect() {
       // First: what waits for an answer that will not come would hold up everything after it.
       if (opened) await client.handle_error(`closed ${event.code}`, async () => {});
       if (whole) kept = await viewer.saveWorkspace();
-      lost(opened);
+      if (event.code === REFUSED || event.code === TRY_LATER) {
+        blamed = { text: `the server closed the connection: ${event.reason}`, until: performance.now() + BLAMED_MS };
+        byId("notice").textContent = blamed.text;
+      }
+      // What these panels asked for was too much: they must not ask again.
+      if (event.code === REFUSED) kept = null;
+      lost(opened && event.code !== TRY_LATER);
     };
   });
 }

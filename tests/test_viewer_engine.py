@@ -1,0 +1,291 @@
+"""The engine's process: it is ended when it must be, and the pages and their rows come back by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import perspective
+import psutil
+import pytest
+from viewer_line import START_US, Line, Viewer, viewing, wait_for
+from viewer_page import Page, connect, with_page
+
+from headrace.errors import HeadraceError
+from viewer import watch
+from viewer.frames import Mark, Start
+from viewer.reach import Window, window
+from viewer.strikes import FIRST_WAIT_S, FORGOTTEN_S, Strikes
+from viewer.watch import WatchedEngine
+
+LAST = "meters last 5000"
+DEVICES = [f"d{n}" for n in range(1_000)]
+FOR_EVER = "for (var i := 0; i < 999999; i += 1) { 1 }"
+"""Some 0.4 s for each row: the engine itself stops a loop after a million rounds."""
+UNGATED = [str(Path(__file__).parent / "viewer_ungated.py")]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    made = Line(tmp_path)
+    made.put("meters", DEVICES, [START_US] * len(DEVICES), current=[1.5] * len(DEVICES))
+    yield made
+    made.close()
+
+
+def ungated(line: Line, *, work_s: float = 5.0, memory_mb: int = 1024) -> Any:
+    return viewing(line, program=UNGATED, flags=["--work-s", str(work_s), "--memory-mb", str(memory_mb)])
+
+
+def engine_of(viewer: Viewer) -> psutil.Process:
+    (engine,) = psutil.Process(viewer.process.pid).children()
+    return engine
+
+
+async def ask(page: Page, expression: str) -> None:
+    """Ask for a view with this expression; no answer may ever come."""
+    table = await page.client.open_table(LAST)
+    asyncio.ensure_future(table.view(expressions={"it": expression}))  # noqa: RUF006
+
+
+async def until(true: Callable[[], Any]) -> Any:
+    return await asyncio.to_thread(wait_for, true)
+
+
+async def sees_rows(viewer: Viewer) -> None:
+    """A new page has the rows of the store."""
+    page = Page(await connect(viewer))
+    table = await page.client.open_table(LAST)
+    while await table.size() != len(DEVICES):
+        await asyncio.sleep(0.02)
+    await page.close()
+
+
+# What is too much
+
+
+def test_work_that_never_ends_is_ended_and_rows_come_back(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        guilty, other = Page(await connect(viewer)), Page(await connect(viewer))
+        await ask(guilty, FOR_EVER)
+        await guilty.closed()
+        await other.closed()
+        assert guilty.why == (1008, "what you asked for held the engine for 1 s")
+        assert other.why == (1012, "the engine starts anew")
+        await sees_rows(viewer)
+
+    with ungated(line, work_s=1.0) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+        status = viewer.status()
+        assert status["engine"]["ended"] == 1
+        assert status["engine"]["why"] == "a page's request held the engine for 1 s"
+        assert viewer.rows("meters") == len(DEVICES)
+        line.put("meters", ["new"], [START_US], current=[3.5])
+        wait_for(lambda: viewer.rows("meters") == len(DEVICES) + 1)
+        assert viewer.stop() == 0
+        log = viewer.log.read_text(encoding="utf-8")
+        assert "the engine was ended and starts anew: a page's request held the engine for 1 s" in log
+        assert "Traceback" not in log
+
+
+def test_memory_beyond_the_bound_ends_the_engine(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        guilty = Page(await connect(viewer))
+        await ask(guilty, "var v[100000000] := [0]; v[0]")
+        await guilty.closed()
+        assert guilty.why == (1008, "what you asked for made the engine take more than 300 MB")
+        await sees_rows(viewer)
+
+    with ungated(line, work_s=60.0, memory_mb=300) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+
+
+def test_page_that_holds_the_engine_by_many_requests_is_sent_away_alone(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        guilty, other = Page(await connect(viewer)), Page(await connect(viewer))
+        table = await guilty.client.open_table(LAST)
+        loop, steps, took_s = asyncio.get_running_loop(), 1, 0.0
+        while took_s < 0.1:
+            steps *= 2
+            begun = loop.time()
+            await (await table.view(expressions={"it": f"for (var i := 0; i < {steps}; i += 1) {{ 1 }}"})).delete()
+            took_s = loop.time() - begun
+        expression = f"for (var i := 0; i < {steps}; i += 1) {{ 1 }}"
+        asking = [asyncio.ensure_future(table.view(expressions={"it": expression})) for _ in range(400)]
+        await guilty.closed()
+        assert guilty.why == (1008, "what you asked for held the engine for 6 s of 12")
+        assert await (await (await other.client.open_table(LAST)).view()).num_rows() == len(DEVICES)
+        await other.close()
+        for asked in asking:
+            asked.cancel()
+
+    with ungated(line, work_s=3.0) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 120))
+        assert viewer.status()["engine"]["ended"] == 0
+
+
+def test_page_that_ends_the_engine_again_and_again_must_wait(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        for _ in range(2):
+            guilty = Page(await connect(viewer))
+            await ask(guilty, FOR_EVER)
+            await guilty.closed()
+            assert guilty.why[0] == 1008
+        again = Page(await connect(viewer))
+        await again.closed()
+        assert again.why[0] == 1013
+        assert "more than once: wait " in again.why[1]
+
+    with ungated(line, work_s=0.5) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+
+
+def test_answer_of_too_many_cells_is_refused_and_a_part_of_it_is_not(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    line.put("meters", [f"d{n}" for n in range(2_000)], [START_US + n for n in range(2_000)], current=[1.0] * 2_000)
+
+    async def use(page: Page) -> None:
+        table = await page.client.open_table(LAST)
+        view = await table.view(columns=["current (A)"], split_by=["device"])
+        assert (await view.num_rows(), await view.num_columns()) == (2_000, 2_000)
+        for read in (view.to_arrow, view.to_columns, view.to_json, view.to_csv, view.to_ndjson):
+            with pytest.raises(perspective.PerspectiveError, match="4,000,000 cells are asked for at once"):
+                await read()
+        assert len(await view.to_json(start_row=10, end_row=20, start_col=0, end_col=5)) == 10
+        assert await view.num_rows() == 2_000
+
+    with viewing(line) as viewer:
+        wait_for(lambda: viewer.rows("meters") == 2_000)
+        with_page(viewer, use)
+        assert viewer.status()["engine"]["ended"] == 0
+    line.close()
+
+
+# Whatever ends it
+
+
+def test_engine_that_dies_comes_back(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        page = Page(await connect(viewer))
+        await page.client.open_table(LAST)
+        engine_of(viewer).kill()
+        await page.closed()
+        assert page.why == (1012, "the engine starts anew")
+        await sees_rows(viewer)
+
+    with viewing(line) as viewer:
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+        assert viewer.status()["engine"]["why"] == "work of its own made the engine end with SIGKILL"
+
+
+def test_busy_engine_is_unhealthy_and_the_page_says_so(line: Line) -> None:
+    async def use(viewer: Viewer) -> None:
+        page = Page(await connect(viewer))
+        await ask(page, FOR_EVER)
+        code, _, body = await until(lambda: (got := viewer.get("healthz"))[0] == 503 and got)
+        assert (code, body) == (503, b'{"ok": false, "why": "the engine has not answered for 2 s"}\n')
+        engine_of(viewer).kill()
+        await until(lambda: viewer.get("healthz")[0] == 200)
+        await page.closed()
+
+    with ungated(line, work_s=600.0) as viewer:
+        assert viewer.get("healthz")[2] == b'{"ok": true}\n'
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+
+
+def test_stopped_engine_is_waited_for_on_the_page(line: Line) -> None:
+    with viewing(line) as viewer:
+        wait_for(lambda: viewer.rows("meters") == len(DEVICES))
+        engine = engine_of(viewer)
+        engine.suspend()
+        try:
+            assert wait_for(lambda: viewer.status()["waiting"]) == "waiting for the engine"
+            assert viewer.rows("meters") == len(DEVICES)
+        finally:
+            engine.resume()
+        wait_for(lambda: viewer.status()["waiting"] is None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_server_that_goes_takes_a_busy_engine_with_it(line: Line, number: signal.Signals) -> None:
+    async def use(viewer: Viewer) -> None:
+        page = Page(await connect(viewer))
+        await ask(page, FOR_EVER)
+        await until(lambda: viewer.get("healthz")[0] == 503)
+        viewer.process.send_signal(number)
+        await page.closed()
+
+    with ungated(line, work_s=600.0) as viewer:
+        engine = engine_of(viewer)
+        asyncio.run(asyncio.wait_for(use(viewer), 60))
+        assert viewer.process.wait(20) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        engine.wait(20)
+
+
+def test_engine_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "BACK_OFF_S", 0.01)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+
+    async def use() -> BaseException:
+        failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        engine = WatchedEngine(Start("sqlite:///x", (), "warning"), on_failure=failed.set_result)
+        engine.start()
+        try:
+            return await asyncio.wait_for(failed, 60)
+        finally:
+            await engine.stop()
+
+    failure = asyncio.run(use())
+    assert isinstance(failure, HeadraceError)
+    assert failure.message == "the engine does not start: work of its own made the engine end with code 1"
+
+
+# The parts
+
+
+def test_mark_is_seen_by_another() -> None:
+    descriptor = Mark.new()
+    mine, others = Mark(descriptor), Mark(descriptor)
+    os.close(descriptor)
+    assert others.read() == (0, 0)
+    mine.begin(7)
+    assert others.read() == (1, 7)
+    mine.end()
+    mine.begin(0)
+    assert others.read() == (2, 0)
+    mine.close()
+    others.close()
+
+
+def test_strikes_are_forgotten_and_waits_double() -> None:
+    strikes = Strikes()
+    waits = []
+    for _ in range(4):
+        strikes.add("a", 100.0)
+        waits.append(strikes.wait_s("a", 100.0))
+    assert waits == [0.0, FIRST_WAIT_S, 2 * FIRST_WAIT_S, 4 * FIRST_WAIT_S]
+    assert strikes.wait_s("b", 100.0) == 0.0
+    strikes.add("a", 101.0 + FORGOTTEN_S)
+    assert strikes.wait_s("a", 101.0 + FORGOTTEN_S) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "columns", "cells"),
+    [
+        (Window(1, b"v"), 10, 20, 200),
+        (Window(1, b"v", 5, 0, 8, 3), 10, 20, 9),
+        (Window(1, b"v", 8, 18, 100, 100), 10, 20, 4),
+        (Window(1, b"v", 50, 0), 10, 20, 0),
+    ],
+)
+def test_cells_of_a_window(asked: Window, rows: int, columns: int, cells: int) -> None:
+    assert asked.cells(rows, columns) == cells
+
+
+def test_other_requests_have_no_window() -> None:
+    assert window(bytes([8, 7, 18, 1, 116, 34, 0])) is None
