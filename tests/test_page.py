@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from viewer_line import Line, Viewer, viewing, wait_for
 
@@ -41,6 +42,7 @@ title = "Windows"
 kind = "table"
 of = "meters-10s"
 """
+UNGATED = [str(Path(__file__).parent / "viewer_ungated.py"), "--work-s", "1"]
 TITLES = ["Now", "Current by house", "Means", "Windows"]
 WAIT_MS = 60_000
 
@@ -73,6 +75,14 @@ class Browser:
     def cell(self, text: str) -> None:
         """Wait for a cell with this text."""
         self.tab.locator("td", has_text=text).first.wait_for(state="visible", timeout=WAIT_MS)
+
+    def change(self, panel: str, config: dict[str, object]) -> None:
+        """Change a panel as its user would; what becomes of it is not waited for."""
+        self.tab.evaluate(
+            "([panel, config]) => { document.querySelector('perspective-viewer').restore(config, {panel})"
+            ".catch(failure => { document.documentElement.dataset.failure = failure.message ?? failure }) }",
+            [panel, config],
+        )
 
     def panels(self) -> list[str]:
         """The titles of the panels that the viewer holds."""
@@ -171,6 +181,47 @@ def test_panels_survive_a_restart_of_the_server(line: Line, browser: Browser) ->
         line.put("meters", ["house-1"], [time.time_ns() // 1_000], current=[4321.75])
         browser.cell("4,321.75")
         assert not browser.errors
+
+
+def test_panels_survive_the_end_of_the_engine(line: Line, browser: Browser) -> None:
+    with viewing(line) as viewer:
+        browser.open(viewer)
+        browser.cell("15.90")
+        browser.change("panel-1", {"title": "Mine"})
+        wait_for(lambda: "Mine" in browser.panels())
+        (engine,) = psutil.Process(viewer.process.pid).children()
+        engine.kill()
+        browser.state("data-connections='2'")
+        browser.state("data-state='live'")
+        assert browser.panels() == ["Mine", *TITLES[1:]]
+        line.put("meters", ["house-1"], [time.time_ns() // 1_000], current=[4321.75])
+        browser.cell("4,321.75")
+        assert not browser.errors
+
+
+def test_panel_that_ends_the_engine_is_taken_back_and_its_user_told(line: Line, browser: Browser) -> None:
+    loop = "for (var i := 0; i < 999999; i += 1) { 1 }"
+    with viewing(line, program=UNGATED) as viewer:
+        browser.open(viewer)
+        browser.cell("15.90")
+        browser.change("panel-2", {"title": "Mine", "expressions": {"it": loop}, "columns": ["it"]})
+        browser.tab.locator("#notice", has_text="what you asked for held the engine for 1 s").wait_for(timeout=WAIT_MS)
+        browser.state("data-connections='2'")
+        browser.state("data-state='live'")
+        assert browser.panels() == TITLES
+        browser.cell("15.90")
+
+
+def test_expression_that_is_refused_leaves_the_page_alive(line: Line, browser: Browser) -> None:
+    with viewing(line) as viewer:
+        browser.open(viewer)
+        browser.cell("15.90")
+        browser.change("panel-1", {"expressions": {"it": "while (true) { 1 }"}, "columns": ["it"]})
+        browser.tab.wait_for_selector("html[data-failure*=\"'while' is nothing\"]", state="attached", timeout=WAIT_MS)
+        browser.change("panel-1", {"expressions": {"it": '"current (A)" * 100'}, "columns": ["it"]})
+        browser.cell("1,590.00")
+        browser.state("data-connections='1'")
+        browser.state("data-state='live'")
 
 
 def test_page_says_that_it_waits_for_the_store(tmp_path: Path, browser: Browser) -> None:
