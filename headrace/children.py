@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import HeadraceError
@@ -23,6 +24,10 @@ FOLLOW = "HEADRACE_FOLLOW_PARENT"
 TAIL_CHARACTERS = 2_000
 GRACE_S = 1.0
 """How long a service has to end by itself once its parent is gone."""
+SAY_AFTER_S = 1.0
+TOO_OFTEN, TOO_OFTEN_S = 5, 60.0
+"""What dies so often within so many seconds is not started again."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 
 
 def follow_parent() -> None:
@@ -49,6 +54,7 @@ class Child:
         self.log = log
         with log.open("ab") as output:
             self._begin = output.tell()
+            self._asked = False
             self.process = subprocess.Popen(
                 [sys.executable, "-m", name, *arguments],
                 stdin=subprocess.PIPE,
@@ -69,32 +75,92 @@ class Child:
             log.seek(max(self._begin, self.log.stat().st_size - TAIL_CHARACTERS))
             return log.read().decode(errors="replace")
 
-    def check(self) -> None:
-        """Raise HeadraceError with what it said last if it has ended."""
-        if not self.running:
-            code = self.process.returncode
-            raise HeadraceError(
-                f"{self.name} ended with code {code}:\n{self.output().strip() or '(it said nothing)'}",
-                hint=f"its whole log is {self.log}",
-            )
+    def ended(self) -> HeadraceError:
+        """That it has ended, and what it said last."""
+        return HeadraceError(
+            f"{self.name} {how_it_ended(self.process.returncode)}:\n{self.output().strip() or '(it said nothing)'}",
+            hint=f"its whole log is {self.log}",
+        )
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM."""
-        if self.running:
+        """Send SIGTERM, once: a second one would end what is stopping."""
+        if self.running and not self._asked:
+            self._asked = True
             self.process.terminate()
 
-    def stop(self, patience_s: float) -> bool:
-        """Ask it to stop and wait; kill it after ``patience_s``. Whether it went by itself."""
+    def stop(self, patience_s: float, waiting: Callable[[], None]) -> bool:
+        """Ask it to stop and wait; kill it after ``patience_s``. Whether it went by itself.
+
+        ``waiting`` is called when it still runs after SAY_AFTER_S.
+        """
         self.ask_to_stop()
-        deadline = time.monotonic() + patience_s
         try:
-            self.process.wait(max(deadline - time.monotonic(), 0.05))
-            return True
+            self.process.wait(SAY_AFTER_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            waiting()
+            try:
+                self.process.wait(patience_s - SAY_AFTER_S)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                return False
+        self.close()
+        return True
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it, when it has ended or is about to."""
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            if self.process.stdin is not None:
+                self.process.stdin.close()
+
+
+def how_it_ended(code: int | None) -> str:
+    """A process's return code in words."""
+    if code is None or code >= 0:
+        return f"ended with code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by signal {names.get(-code, -code)}"
+
+
+@dataclass(frozen=True)
+class Death:
+    """That something ended by itself, when, and after how long it is started again."""
+
+    name: str
+    how: str
+    at_s: float
+    pause_s: float
+
+
+class Deaths:
+    """What has died of late, and when it may start again: at once, then after longer and longer."""
+
+    def __init__(self, begun_s: float) -> None:
+        self._begun_s = begun_s
+        self.all: list[Death] = []
+        self._due_s: dict[str, float] = {}
+
+    def note(self, name: str, how: str, now_s: float) -> Death | None:
+        """Note a death; None when it was the last of too many within a while."""
+        of_late = sum(d.name == name and now_s - self._begun_s - d.at_s < TOO_OFTEN_S for d in self.all)
+        pause_s = 0.0 if not of_late else min(FIRST_PAUSE_S * 2 ** (of_late - 1), LONGEST_PAUSE_S)
+        death = Death(name, how, now_s - self._begun_s, pause_s)
+        self.all.append(death)
+        self._due_s[name] = now_s + pause_s
+        return death if of_late + 1 < TOO_OFTEN else None
+
+    def waits(self, name: str) -> bool:
+        """Whether it is dead and not started again yet."""
+        return name in self._due_s
+
+    def due(self, name: str, now_s: float) -> bool:
+        """Whether it is to be started again; asked when it is."""
+        if name not in self._due_s or now_s < self._due_s[name]:
             return False
-        finally:
-            with contextlib.suppress(BrokenPipeError):
-                if self.process.stdin is not None:
-                    self.process.stdin.close()
+        del self._due_s[name]
+        return True

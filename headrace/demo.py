@@ -1,7 +1,7 @@
 """``headrace demo``: the whole line in one command, on the embedded broker and store.
 
-It starts the broker and the four services as child processes, shows what they do, and stops them in the
-order in which readings flow: what was read is written before its writer goes.
+It starts the broker and the four services as child processes, shows what they do, starts again what dies, and
+stops them in the order in which readings flow: what was read is written before its writer goes.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from rich.console import Console
 from rich.live import Live
 
 from headrace.broker.embedded import EmbeddedBroker
-from headrace.children import Child
-from headrace.errors import HeadraceError, StoreUnavailable
+from headrace.errors import DataFolderError, HeadraceError, StoreError, StoreUnavailable
 from headrace.ledger import LedgerReader, Line
 from headrace.pipeline import Pipeline
 from headrace.pipeline.model import Hopping, Sliding, Tumbling
 from headrace.redaction import redacted_values
+from headrace.services import PRODUCERS, Services
 from headrace.settings import Settings, writable_folder
 from headrace.status import Board
 from headrace.stores import Store, open_store
 from headrace.topics import ensure_topics, reader, wait_for_broker
-from headrace.verify import Verdict, lines_of, verify
+from headrace.verify import Verdict, lines_of, looked_over, verify
 
 SHOW_EVERY_S = 0.5
 SAY_EVERY_S = 5.0
 START_S = 60.0
 DRAIN_S = 15.0
 HURRIED_DRAIN_S = 1.5
-STOP_S = 1.2
+RECOUNT_AT_ONCE = 500_000
+"""After Ctrl-C so many messages are recounted at the most: that takes a second or two."""
 PAGE = re.compile(r"the page is at (http://\S+?)/?\s")
-SERVICES = ("sinks", "processors", "viewer", "producers")
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,15 @@ class Demo:
         self.pipeline = pipeline
         self.settings = settings
         self.page = Page("")
-        self.children: dict[str, Child] = {}
+        self.services: Services | None = None
         self.lines: list[Line] = []
+        self.looked = False
+        """Whether the last look at the ledger and the store has found both."""
         self.asked_to_stop = False
+        self.at_once = False
         self._store: Store | None = None
+        self._lines_now: Callable[[Store], list[Line]]
+        self._verify: Callable[[Store], Verdict]
 
     def run(self) -> int:
         """Run until it is asked to stop or ``run_s`` have passed; 0 if the line was sound."""
@@ -112,19 +117,28 @@ class Demo:
             stack.callback(consumer.close)
             ledger = LedgerReader(reader(broker.address), self.pipeline)
             stack.callback(ledger.close)
-            stack.callback(self._stop_children)
-            self._start(data)
+            self._lines_now = lambda store: lines_of(consumer, self.pipeline, ledger, store)
+            self._verify = lambda store: verify(consumer, self.pipeline, ledger, store)
+            stack.callback(self._close)
             begun = time.monotonic()
+            try:
+                services = self._start(broker, data)
+                begun = time.monotonic()
 
-            def look() -> None:
-                self._check(broker)
-                self._look(consumer, ledger)
+                def look() -> None:
+                    services.keep()
+                    self._look()
 
-            self._show(look, begun)
-            return self._end(look, consumer, ledger, time.monotonic() - begun)
+                self._show(look, begun)
+                return self._end(services, look, time.monotonic() - begun)
+            except HeadraceError as error:
+                ran_s = time.monotonic() - begun
+                self._write_report(ran_s, Verdict(self.lines), [error.message], "the run was broken off")
+                raise
 
     def _stop_asked(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked_to_stop:
+        if self.asked_to_stop and not self.at_once:
+            self.at_once = True
             raise KeyboardInterrupt
         self.asked_to_stop = True
 
@@ -139,45 +153,40 @@ class Demo:
         store.reset()
         store.close()
 
-    def _start(self, data: Path) -> None:
+    def _start(self, broker: EmbeddedBroker, data: Path) -> Services:
         logs = writable_folder(data / "logs")
-        environment = self.settings.environment()
-        for name in SERVICES:
-            arguments = ["--quiet"] if name == "producers" else []
-            self.children[name] = Child(name, arguments, environment, logs / f"{name}.log")
+        services = self.services = Services(broker, self.settings.environment(), logs)
         deadline = time.monotonic() + START_S
         while not self.page.status and not self.asked_to_stop:
-            for child in self.children.values():
-                child.check()
+            services.check()
             if time.monotonic() > deadline:
                 raise HeadraceError(
                     f"the page does not answer after {START_S:.0f} s", hint=f"look into {logs / 'viewer.log'}"
                 )
             # The viewer says where it listens: with --port 0 only it knows.
-            if said := PAGE.search(self.children["viewer"].output()):
+            if said := PAGE.search(services.children["viewer"].output()):
                 self.page.address = said.group(1)
+                services.set("HEADRACE_PORT", self.page.address.rpartition(":")[2])
                 self.page.refresh()
             time.sleep(0.05)
+        return services
 
-    def _check(self, broker: EmbeddedBroker) -> None:
-        broker.check()
-        for name, child in self.children.items():
-            if name == "producers" and not child.running and child.process.returncode == 0:
-                continue
-            child.check()
-
-    def _look(self, consumer: Any, ledger: LedgerReader) -> None:
+    def _look(self) -> None:
         try:
             if self._store is None:
                 self._store = open_store(self.settings.store, readonly=True)
-            self.lines = lines_of(consumer, self.pipeline, ledger, self._store)
-        except (StoreUnavailable, KafkaException):
-            # Away for a moment: the services say so in their logs, and the numbers stay as they were.
+            self.lines = self._lines_now(self._store)
+            self.looked = True
+        except (StoreError, DataFolderError, KafkaException):
+            # Away for a moment, or broken: the services say so, and the numbers stay as they were.
+            self.looked = False
             return
         self.page.refresh()
 
     def _show(self, look: Callable[[], None], begun: float) -> None:
         """Show what the line does until it is time to stop."""
+        if self.asked_to_stop:
+            return
         board = Board(self.pipeline, self.page.address)
         console = Console()
         print(f"the page is at {self.page.address}", flush=True)
@@ -204,30 +213,45 @@ class Demo:
         while not self.asked_to_stop and (left := deadline - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))
 
-    def _end(self, look: Callable[[], None], consumer: Any, ledger: LedgerReader, ran_s: float) -> int:
-        """Stop in the order in which readings flow; with a report, recount before the last goes."""
+    def _end(self, services: Services, look: Callable[[], None], ran_s: float) -> int:
+        """Stop in the order in which readings flow, and recount: before the last goes, or at rest if told to stop."""
         hurried = self.asked_to_stop
         print("stopping: producers first, then what they have sent is worked off", flush=True)
-        self.children.pop("producers").stop(STOP_S)
+        faults = services.faults()
+        services.stop(PRODUCERS)
         drained = self._drain(look, HURRIED_DRAIN_S if hurried else DRAIN_S)
-        verdict = Verdict(self.lines)
-        if not hurried and self._store is not None:
-            verdict = verify(consumer, self.pipeline, ledger, self._store)
-            self.lines = verdict.lines
+        if hurried:
+            services.stop_all()
+            self._drain(self._look, HURRIED_DRAIN_S, to_the_end=False)
+        verdict, unchecked = self._recount(at_most=RECOUNT_AT_ONCE if hurried else None)
         if not hurried and not drained:
             verdict.faults.append(f"the line was not worked off {DRAIN_S:.0f} s after the producers had stopped")
-        self._stop_children()
+        services.stop_all()
         board = Board(self.pipeline, self.page.address)
         board.take(self.lines, self.page.rows, self.page.clients, 0.0)
-        print(board.summary(verdict))
-        faults = self._faults(verdict) if not hurried else verdict.faults
-        if self.options.report is not None:
-            self.options.report.write_text(
-                json.dumps(redacted_values(self._report(ran_s, verdict, faults)), indent=2) + "\n"
-            )
+        print(board.summary(verdict, unchecked))
+        faults += self._faults(verdict) if not hurried else verdict.faults
+        self._write_report(ran_s, verdict, faults, unchecked)
         for fault in faults:
             print(f"fault: {fault}", file=sys.stderr)
         return 1 if faults else 0
+
+    def _recount(self, at_most: int | None) -> tuple[Verdict, str | None]:
+        """The verdict on the line, and why it was not recounted (None: it was)."""
+        if self._store is None or not self.looked:
+            return looked_over(self.lines), "broker or store are away"
+        if not self.lines:
+            return looked_over(self.lines), "nothing has been counted yet"
+        messages = sum(line.produced for line in self.lines if line.stage == "sinks")
+        if at_most is not None and messages > at_most:
+            why = f"{messages:,} messages would take long; a run with --for is recounted in any case"
+            return looked_over(self.lines), why
+        try:
+            verdict = self._verify(self._store)
+        except (StoreError, KafkaException) as error:
+            return looked_over(self.lines), str(error)
+        self.lines = verdict.lines
+        return verdict, None
 
     def _faults(self, verdict: Verdict) -> list[str]:
         """What must hold at the end of a run: a sound ledger, closed windows, rows on the page."""
@@ -242,12 +266,23 @@ class Demo:
             faults.append("the page's tables have no rows")
         return faults
 
-    def _report(self, ran_s: float, verdict: Verdict, faults: list[str]) -> dict[str, Any]:
+    def _write_report(self, ran_s: float, verdict: Verdict, faults: list[str], unchecked: str | None) -> None:
+        if self.options.report is not None:
+            report = redacted_values(self._report(ran_s, verdict, faults, unchecked))
+            self.options.report.write_text(json.dumps(report, indent=2) + "\n")
+
+    def _report(self, ran_s: float, verdict: Verdict, faults: list[str], unchecked: str | None) -> dict[str, Any]:
         return {
             "sound": not faults,
+            "recounted": unchecked is None,
+            "not_recounted_because": unchecked,
             "faults": faults,
             "notes": verdict.notes,
             "ran_s": round(ran_s, 1),
+            "deaths": [
+                {"name": death.name, "how": death.how, "at_s": round(death.at_s, 1)}
+                for death in (self.services.deaths.all if self.services is not None else ())
+            ],
             "page": {"address": self.page.address, "rows": self.page.rows, "status": self.page.status},
             "ledger": [
                 {
@@ -264,27 +299,32 @@ class Demo:
             ],
         }
 
-    def _drain(self, look: Callable[[], None], patience_s: float) -> bool:
-        """Wait until every stage has read all there is, twice in a row: results bring rows of their own."""
-        deadline, quiet, before = time.monotonic() + patience_s, 0, -1
+    def _drain(self, look: Callable[[], None], patience_s: float, *, to_the_end: bool = True) -> bool:
+        """Wait until every stage has read all there is, several looks in a row: results bring rows of their own.
+
+        Unless ``to_the_end``, until what the stages have counted does not change any more.
+        """
+        deadline, quiet, before = time.monotonic() + patience_s, 0, (-1, -1)
         while time.monotonic() < deadline:
             look()
-            total = sum(line.produced for line in self.lines)
-            settled = bool(self.lines) and total == before and not any(line.behind for line in self.lines)
+            total = (sum(line.produced for line in self.lines), sum(line.behind for line in self.lines))
+            settled = bool(self.lines) and total == before and not (to_the_end and total[1])
             quiet, before = (quiet + 1 if settled else 0), total
             if quiet >= 3:
                 return True
             time.sleep(0.15)
         return False
 
-    def _stop_children(self) -> None:
-        """Processors before sinks: each has nothing left to wait for when it goes. Nobody waits for the page."""
-        if "viewer" in self.children:
-            self.children["viewer"].ask_to_stop()
-        for name in ("producers", "processors", "sinks", "viewer"):
-            child = self.children.pop(name, None)
-            if child is not None and not child.stop(STOP_S):
-                print(f"{name} did not stop in time and was killed; nothing is lost", file=sys.stderr)
+    def _close(self) -> None:
+        """Let nothing behind, however the run ends."""
+        if self.services is not None:
+            if self.at_once:
+                self.services.kill_all()
+                print(
+                    "stopped at once: what was not committed is read again at the next start. Nothing was recounted.",
+                    file=sys.stderr,
+                )
+            self.services.stop_all()
         if self._store is not None:
             self._store.close()
             self._store = None

@@ -64,15 +64,19 @@ class Board:
             f"  ledger {'adds up' if all(line.sound for line in self._lines) else 'DOES NOT ADD UP'}"
         )
 
-    def summary(self, verdict: Verdict) -> str:
-        """The ledger in the end, a line each."""
+    def summary(self, verdict: Verdict, unchecked: str | None = None) -> str:
+        """The ledger in the end, a line each; ``unchecked`` says why it was not recounted, if it was not."""
         rows = []
         for line in self._lines:
             # Which devices send from the future the ledger says; how many such readings there are is among these.
             counts = {name: n for name, n in sorted(line.counts.items()) if n and _is_shown(name)}
             listed = ", ".join(f"{name} {n:,}" for name, n in counts.items())
             rows.append(f"  {line.stage:10} {line.name:20} of {line.produced:,} messages: {listed}")
-        said = "the ledger adds up" if verdict.sound else "THE LEDGER DOES NOT ADD UP"
+        said = "THE LEDGER DOES NOT ADD UP"
+        if verdict.sound and unchecked is None:
+            said = "the ledger adds up"
+        elif verdict.sound:
+            said = f"the ledger was not recounted: {unchecked}"
         waiting = sum(line.behind for line in self._lines)
         if waiting:
             said += f"; {waiting:,} messages wait in the broker and are read at the next start"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,12 +73,33 @@ class Demo:
             assert time.monotonic() < deadline, f"never came: {what}\n{self.log()}"
             time.sleep(0.05)
 
+    def stored(self) -> int:
+        """How many readings are stored, as it said last."""
+        return int(re.findall(r" stored ([\d,]+) ", f" stored 0 {self.log()}")[-1].replace(",", ""))
+
+    def answers(self, address: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"{address}/status", timeout=5) as answer:  # noqa: S310 - our own page
+                return bool(json.load(answer)["clients"] == 0)
+        except OSError:
+            return False
+
     def until_it_runs(self) -> None:
         """Until readings are stored; then the services that run are known."""
-        self.until(lambda: "ledger adds up" in self.log() and " stored 0 " not in self.log(), "stored readings")
+        self.until(lambda: self.stored() > 0, "stored readings")
         assert self.process is not None
         self.services = psutil.Process(self.process.pid).children(recursive=True)
         assert len(self.services) == 5
+
+    def named(self, service: str) -> list[psutil.Process]:
+        """The process of a service as it is now; none while it is dead."""
+        assert self.process is not None
+        alive = [(one, one.cmdline()) for one in psutil.Process(self.process.pid).children()]
+        return [one for one, words in alive if words and (service in words or f"/{service}-" in words[0])]
+
+    def service(self, name: str) -> psutil.Process:
+        (found,) = self.named(name)
+        return found
 
     def until_all_are_gone(self) -> None:
         _, alive = psutil.wait_procs(self.services, timeout=PATIENCE_S)
@@ -141,17 +167,97 @@ def test_killed_it_leaves_nothing_behind_and_the_next_run_accounts_for_all(demo:
     assert demo.report("--for", "3s")["sound"]
 
 
-@pytest.mark.parametrize("service", ["sinks", "processors", "viewer"])
-def test_a_service_that_is_killed_ends_the_run_and_the_next_accounts_for_all(demo: Demo, service: str) -> None:
-    demo.start()
+@pytest.mark.parametrize("service", ["broker", "sinks", "processors", "viewer", "producers"])
+def test_a_service_that_is_killed_is_started_again_and_nothing_is_lost(demo: Demo, service: str) -> None:
+    demo.start("--report", "report.json")
     demo.until_it_runs()
-    (victim,) = [process for process in demo.services if service in process.cmdline()]
+    page = re.search(r"the page is at (\S+)", demo.log())
+    assert page is not None
+    victim = demo.service(service)
+    stored = demo.stored()
     victim.kill()
+    demo.until(lambda: "by signal" in demo.log() and "it is started again" in demo.log(), "a report of the death")
+    demo.until(lambda: [one for one in demo.named(service) if one.pid != victim.pid], f"a new {service}")
+    demo.services = [*demo.services, demo.service(service)]
+    demo.until(lambda: demo.stored() > stored + 600, "readings that are stored afterwards")
+    demo.until(lambda: demo.answers(page[1]), "the page at the same address")
+    assert demo.process is not None
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(PATIENCE_S) == 0, demo.log()
+    demo.until_all_are_gone()
+    report = json.loads((demo.folder / "report.json").read_text())
+    assert report["sound"]
+    assert report["recounted"]
+    (death,) = report["deaths"]
+    assert service in death["name"]
+    assert "by signal" in death["how"]
+
+
+def test_a_service_that_dies_again_and_again_ends_the_run_with_its_last_words(demo: Demo) -> None:
+    demo.start("--report", "report.json")
+    demo.until_it_runs()
+    sinks = demo.service("sinks")
+    sinks.suspend()
+    for store in (demo.folder / ".headrace").glob("store.db*"):
+        store.unlink()
+    (demo.folder / ".headrace" / "store.db").mkdir()
+    sinks.kill()
     assert demo.process is not None
     assert demo.process.wait(PATIENCE_S) == 2
-    assert f"{service} ended with code -9" in demo.log()
     demo.until_all_are_gone()
+    assert demo.log().count("sinks ended with code 2: it is started again in") >= 2
+    assert "again and again" in demo.log()
+    assert "Traceback" not in demo.log()
+    report = json.loads((demo.folder / "report.json").read_text())
+    assert not report["sound"]
+    assert max(Counter(death["name"] for death in report["deaths"]).values()) == 5
+    assert "store.db cannot be" in report["faults"][0]
+
+
+def test_a_service_that_needs_its_time_to_stop_is_waited_for(demo: Demo) -> None:
+    demo.start()
+    demo.until_it_runs()
+    processors = demo.service("processors")
+    processors.suspend()
+    assert demo.process is not None
+    demo.process.send_signal(signal.SIGINT)
+    demo.until(lambda: "waiting for processors: the last checkpoint" in demo.log(), "what is waited for")
+    processors.resume()
+    assert demo.process.wait(PATIENCE_S) == 0, demo.log()
+    demo.until_all_are_gone()
+    assert "killed" not in demo.log()
     assert demo.report("--for", "3s")["sound"]
+
+
+def test_ctrl_c_twice_stops_at_once_and_says_that_nothing_was_recounted(demo: Demo) -> None:
+    demo.start()
+    demo.until_it_runs()
+    demo.service("processors").suspend()
+    assert demo.process is not None
+    demo.process.send_signal(signal.SIGINT)
+    demo.until(lambda: "waiting for processors" in demo.log(), "what is waited for")
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(PATIENCE_S) == 130
+    demo.until_all_are_gone()
+    assert "Nothing was recounted" in demo.log()
+    assert "the ledger" not in demo.log().partition("stopping:")[2]
+    assert demo.report("--for", "3s")["sound"]
+
+
+def test_after_ctrl_c_the_ledger_is_recounted_and_can_be_wrong(demo: Demo) -> None:
+    demo.start()
+    demo.until_it_runs()
+    with (
+        contextlib.closing(sqlite3.connect(demo.folder / ".headrace" / "store.db", timeout=PATIENCE_S)) as store,
+        store,
+    ):
+        assert store.execute('DELETE FROM "meters:rows" WHERE _arrival % 2').rowcount > 0
+    assert demo.process is not None
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(PATIENCE_S) == 1, demo.log()
+    demo.until_all_are_gone()
+    assert "THE LEDGER DOES NOT ADD UP" in demo.log()
+    assert "rows are stored, the store has" in demo.log()
 
 
 def test_a_port_that_is_taken_is_named_with_the_flag_to_change_it(demo: Demo) -> None:

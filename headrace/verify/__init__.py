@@ -26,7 +26,7 @@ from headrace.verify.rows import Look, Progresses, check_rows, look_at
 from headrace.verify.verdict import Verdict, who
 from headrace.verify.windows import check_windows, closes_windows, windows_known
 
-__all__ = ["Verdict", "expected_lines", "lines_of", "verify"]
+__all__ = ["Verdict", "expected_lines", "lines_of", "looked_over", "verify"]
 
 LOOK_AGAIN_AFTER_S = (0.5, 1.0, 2.0)
 
@@ -63,15 +63,21 @@ def verify(
     return verdict
 
 
+def looked_over(lines: list[Line], *, drained: bool = False) -> Verdict:
+    """What the ledger's counts say of themselves, without a recount of broker or store."""
+    verdict = Verdict(lines)
+    for line in lines:
+        _check_line(line, verdict, drained=drained)
+    return verdict
+
+
 def _verify_once(
     consumer: Consumer, pipeline: Pipeline, ledger: LedgerReader, store: Store, *, drained: bool
 ) -> Verdict:
     entries = ledger.refresh()
     look = look_at(pipeline, store)
     lines = _lines(consumer, pipeline, entries, look.before)
-    verdict = Verdict(lines)
-    for line in lines:
-        _check_line(line, verdict, drained=drained)
+    verdict = looked_over(lines, drained=drained)
     recounts = _recounts(consumer, pipeline, lines, look)
     for name, found in recounts.items():
         check_messages(name, found, [line for line in lines if line.topic == name], verdict)
