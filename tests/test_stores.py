@@ -537,6 +537,36 @@ def test_highest_revision_in_a_batch_wins_whatever_its_order(place: Place) -> No
     assert sorted(rows(store.latest(MEANS, 5), "device", "count", "revision")) == [("m1", 7, 2), ("m2", 2, 1)]
 
 
+def test_a_window_never_goes_back(place: Place) -> None:
+    store = place.prepared()
+    sink = Sink(store, MEANS)
+
+    def stored() -> list[Any]:
+        return rows(store.latest(MEANS, 5), "count", "revision", "final")
+
+    for count in (3, 5, 4):
+        sink.write(means(("m1", 0, count, 0), final=False))
+    assert stored() == [(5, 0, False)]
+    # It is another result of as many readings: of two groups that were merged, say.
+    sink.write(means(("m1", 0, 5, 0), final=False))
+    assert sink.write(means(("m1", 0, 5, 0))) == {"stored": 1, "duplicate": 4}
+    sink.write(means(("m1", 0, 9, 0), final=False))
+    assert stored() == [(5, 0, True)]
+    # What is final is replaced by what is final, and a correction may take readings away.
+    sink.write(means(("m1", 0, 4, 0)))
+    assert stored() == [(4, 0, True)]
+    sink.write(means(("m1", 0, 2, 1), final=False))
+    assert stored() == [(2, 1, False)]
+
+
+def test_of_the_rows_of_a_window_in_one_batch_the_furthest_is_stored(place: Place) -> None:
+    batch = means(("m1", 0, 7, 0), ("m1", 0, 6, 0), ("m1", 0, 5, 0), ("m2", 0, 3, 0), ("m2", 0, 2, 0))
+    batch.put("final", [False, True, False, False, False])
+    store = place.prepared()
+    assert Sink(store, MEANS).write(batch) == {"stored": 2, "duplicate": 3}
+    assert sorted(rows(store.latest(MEANS, 5), "device", "count", "final")) == [("m1", 6, True), ("m2", 3, False)]
+
+
 # Values
 
 

@@ -140,6 +140,32 @@ def keep(windowed: Windowed, kept: dict[str, bytes], next_offset: int = 0) -> No
             kept[name] = piece
 
 
+def test_a_partition_that_is_read_again_takes_nothing_back() -> None:
+    spec = stream("tumbling", emit='"at-once"')
+    line, ends = Line(spec, sources=2, targets=1), Ends(spec, targets=1)
+    begun = line.put_away(0)
+    three = [Reading("a", at(second), {"room": "r", "energy": second}) for second in (1, 2, 3)]
+    for reading in three:
+        line.read(0, [reading])
+    line.read(1, [Reading("b", at(1), {"room": "r", "energy": 7})])
+    ends.take_all(line)
+    # From the first checkpoint on, cut otherwise, and no further yet.
+    line.restart(0, begun)
+    line.read(0, three[:1])
+    ends.take_all(line)
+    line.read(1, [Reading("b", at(2), {"room": "r", "energy": 7})])
+    ends.take_all(line)
+    counts = [said["count"] for _, said in ends.driver.provisional]
+    assert counts == sorted(counts)
+    assert counts[-1] == 5
+    line.read(0, three[1:])
+    for source in (0, 1):
+        line.silence(source, us=FOR_EVER_US)
+    ends.take_all(line)
+    assert [said["count"] for said in ends.driver.closed.values()] == [5]
+    assert sound(ends.merged[0])
+
+
 @st.composite
 def readings(draw: st.DrawFn) -> list[Reading]:
     """Readings within a minute, in any order; no device has two of one time."""

@@ -7,7 +7,8 @@ Guarantees that both give, held to by one contract test suite:
 - Counts are durable with the rows: for each topic and partition the store keeps the next offset and the
   counts up to it, and what is written again after a crash (offsets below the stored next offset) is
   upserted but not counted again. A crash between or inside writes never makes the counts wrong.
-- A row of a ``windows`` table never replaces one of a higher revision.
+- A row of a ``windows`` table never replaces one of a higher revision; nor, of the same revision, a provisional row a
+  final one, or a provisional one of more readings.
 - One writer per partition at a time; any number of readers, in other processes, beside it.
 """
 

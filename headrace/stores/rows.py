@@ -9,6 +9,7 @@ import numpy as np
 
 from headrace.batch import Batch
 from headrace.errors import WriteConflict
+from headrace.pipeline.tables import Table
 from headrace.stores.port import Position, Progress
 
 STORED = "stored"
@@ -19,6 +20,22 @@ LATEST_US = 31_556_995_199_999_999
 """The last time that every store can hold, in the year 2970."""
 
 Tags = tuple[Any, ...]
+
+RANKING = ("revision", "final", "count")
+"""The columns that say which of two rows of a window is the newer one, whichever came last."""
+
+
+def ranked(table: Table) -> bool:
+    """Whether a table's rows are of windows, so that none goes back behind another of the same window."""
+    return table.kind == "windows" and {column.name for column in table.columns}.issuperset(RANKING)
+
+
+def rank(revision: int | None, final: bool | None, count: int | None) -> tuple[int, bool, int]:
+    """What orders the rows of a window: none replaces one of a higher rank, be it the last to come.
+
+    The higher revision goes first, then the final result, then, of provisional ones, that of more readings.
+    """
+    return revision or 0, bool(final), 0 if final else count or 0
 
 
 def kept(batch: Batch, oldest_us: int) -> tuple[Batch, int]:

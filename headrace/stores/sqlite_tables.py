@@ -14,7 +14,7 @@ from headrace.errors import StoreError
 from headrace.pipeline.model import FieldType
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.port import Columns
-from headrace.stores.rows import SaidTags, Tags
+from headrace.stores.rows import RANKING, SaidTags, Tags, ranked
 
 # Each has the affinity that keeps its values as they are, and a name that tells the types apart.
 _TYPES: dict[FieldType, str] = {
@@ -42,8 +42,10 @@ class Plan:
         values = ", ".join(f"?{i}" for i in range(1, len(columns) + 4))
         changed = " OR ".join(f"r.{c} IS NOT ?{i}" for i, c in enumerate(columns, start=4)) or "0"
         where = f"r._device = ?2 AND r.{quoted(table.time)} = ?3 AND ({changed})"
-        if table.kind == "windows" and "revision" in self._names:
-            where += f" AND r.revision <= ?{self._names.index('revision') + 4}"
+        if ranked(table):
+            revision, final, count = (f"?{self._names.index(name) + 4}" for name in RANKING)
+            forward = f"{final} OR (NOT coalesce(r.final, 0) AND {count} >= coalesce(r.count, 0))"
+            where += f" AND (r.revision < {revision} OR (r.revision = {revision} AND ({forward})))"
         self._insert = f"INSERT OR IGNORE {into} VALUES ({values})"
         self._correct = (
             f"INSERT OR REPLACE {into} SELECT {values} WHERE EXISTS (SELECT 1 FROM {rows_of(table)} r WHERE {where})"

@@ -15,7 +15,7 @@ import taosws
 from headrace.batch import Batch, Int64s
 from headrace.pipeline.model import FieldType
 from headrace.pipeline.tables import Table
-from headrace.stores.rows import Tags
+from headrace.stores.rows import RANKING, Tags, rank, ranked
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import literal, quoted, supertable
 from headrace.stores.tdengine.subtables import Subtables, selected
@@ -61,7 +61,7 @@ class Writer:
         self._table = table
         self._subtables = Subtables(connection, table)
         names = [column.name for column in table.columns]
-        self._revision = names.index("revision") if table.kind == "windows" and "revision" in names else None
+        self._ranking = [names.index(name) for name in RANKING] if ranked(table) else None
         columns = [table.time, *(c.name for c in table.columns)]
         tags = [table.key, *(c.name for c in table.tags)]
         self._insert = (
@@ -173,7 +173,7 @@ class Writer:
     def _sorted(self, batch: Batch, slots: Int64s) -> tuple[Int64s | None, Int64s]:
         """The places of the rows by slot and time, None when they are so already, and where each slot starts.
 
-        Of rows with the same slot and time there is one: the last, or the last of the highest revision.
+        Of rows with the same slot and time there is one: the last, or of windows the last of the highest rank.
         """
         ts_us = batch.ts_us
         steps = np.diff(slots)
@@ -186,9 +186,10 @@ class Writer:
             places = np.lexsort((ts_us, slots))
             same = (np.diff(slots[places]) == 0) & (np.diff(ts_us[places]) == 0)
             if same.any():
-                if self._revision is not None:
-                    revisions = np.array(batch.column("revision"), dtype=np.int64)
-                    places = np.lexsort((revisions, ts_us, slots))
+                if self._ranking is not None:
+                    ranks = map(rank, *(batch.column(name) for name in RANKING))
+                    revisions, finals, counts = np.array(list(ranks), np.int64).T
+                    places = np.lexsort((counts, finals, revisions, ts_us, slots))
                 places = places[np.append(~same, True)]
         return places, _starts(slots[places])
 
@@ -197,7 +198,7 @@ class Writer:
     ) -> tuple[int, list[int]]:
         """Of the rows that may be there: how many are, and which of these would change nothing for the better."""
         stored = self._stored(slots[old], ts_us[places])
-        names, revision = self._subtables.names, self._revision
+        names, ranking = self._subtables.names, self._ranking
         there = 0
         useless: list[int] = []
         for i, place in zip(old.tolist(), places.tolist(), strict=True):
@@ -206,7 +207,7 @@ class Writer:
                 continue
             there += 1
             values = tuple([column[place] for column in columns])
-            if values == known or (revision is not None and values[revision] < (known[revision] or 0)):
+            if values == known or (ranking is not None and _rank(values, ranking) < _rank(known, ranking)):
                 useless.append(i)
         return there, useless
 
@@ -227,6 +228,10 @@ class Writer:
             )
             found.update(((row[0], row[1]), row[2:]) for row in rows)
         return found
+
+
+def _rank(row: tuple[Any, ...], ranking: list[int]) -> tuple[int, bool, int]:
+    return rank(*(row[place] for place in ranking))
 
 
 def _starts(slots: Int64s) -> Int64s:
