@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 STOP_S = 20.0
 _WATCHMAN = "read -r _; kill -9 -$$"
 TAIL_CHARACTERS = 1_500
+BUSY_WITHIN_S = 3.0
 
 
 class Watchman:
@@ -123,7 +124,10 @@ class Services:
         return time.monotonic() - begun
 
     def suspend(self, name: str) -> None:
-        """Stop it where it is, as a long pause does."""
+        """Stop it as a long pause does: in the midst of its work, if it is at work within some seconds."""
+        process, deadline = self.all[name].process, time.monotonic() + BUSY_WITHIN_S
+        while process is not None and time.monotonic() < deadline and not _is_at_work(process.pid):
+            time.sleep(0.0005)
         self._signal(name, signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
@@ -156,3 +160,12 @@ class Services:
         """End all, whatever they are doing."""
         for name in self.all:
             self.kill(name)
+
+
+def _is_at_work(pid: int) -> bool:
+    """Whether the main thread of a process is running, where that can be seen (Linux)."""
+    try:
+        said = Path(f"/proc/{pid}/task/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return said.rpartition(")")[2].split()[0] == "R"
