@@ -88,7 +88,7 @@ class Verdict:
             else {},
             "drained_s": None if self.drained_s is None else round(self.drained_s, 1),
             "memory_mb": self.memory_mb,
-            "load": self.load,
+            "written": self.load,
             **self.circumstances,
         }
 
