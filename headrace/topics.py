@@ -61,6 +61,11 @@ def raw_topics(pipeline: Pipeline) -> list[Wanted]:
     return [_of_readings(name, topic) for name, topic in pipeline.topics.items()]
 
 
+def written_topics(pipeline: Pipeline) -> list[str]:
+    """The names of all other topics: what processors and sinks write into."""
+    return [topic.name for topic in wanted(pipeline) if topic.name not in pipeline.topics]
+
+
 def _of_readings(name: str, topic: Topic) -> Wanted:
     # The broker's own time decides what is dated too far ahead, so every stage judges a reading alike.
     config = {"retention.ms": str(topic.retention.ms), "message.timestamp.type": "LogAppendTime"}

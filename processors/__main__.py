@@ -12,7 +12,7 @@ from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
-from headrace.topics import ensure_topics, read_again, wait_for_broker
+from headrace.topics import ensure_topics, read_again, wait_for_broker, written_topics
 from processors.streams import MergedStream, TopicStreams
 
 
@@ -55,6 +55,7 @@ def build(
         batch=flags.batch,
         session_s=flags.session,
     )
+    app.will_produce(written_topics(pipeline))
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]
         TopicStreams(app, pipeline, topic, of_topic, reset=reset)

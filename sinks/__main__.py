@@ -13,7 +13,7 @@ from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
-from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker
+from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker, written_topics
 from sinks.tables import TableSink
 
 
@@ -67,6 +67,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         batch=flags.batch,
         session_s=flags.session,
     )
+    app.will_produce(written_topics(pipeline))
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline))
     return app
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message, Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from native_kafka import KafkaPart
 from processor_line import BASE_MS, PATIENCE_S, ProcessorLine, fill_the_store, until
 
@@ -201,3 +202,77 @@ def test_no_size_stops_a_service(broker: KafkaPart, name: str, tmp_path: Path) -
         assert len(value) > most
     assert by_reference == 2 * len(COMPRESSION[1:])
     assert line.faults() == []
+
+
+@pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])
+def test_a_result_that_its_topic_does_not_take_is_a_dead_letter(
+    guarantee: str, broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    line = Case(broker.address, name, tmp_path, aggregates='note = ["first", "last"]', late='"dead-letter"')
+    limit(line.address, line.stream, 2_000)
+    limit(line.address, f"{line.stream}.late", 1_000)
+    texts = (10, 500, *range(830, 880), 2_000, 4_000)
+    for n, length in enumerate(texts):
+        line.throw(dated(n, note="x" * length))
+    with line.processor(guarantee=guarantee, commit_s=0.1) as processor:
+        until(lambda: (found := line.line()) and not found.counts["open"], "closed windows", running=[processor])
+        # These come late: one fits into the topic of late readings, the other does not.
+        line.throw(dated(0, note="y" * 100, ms=1))
+        line.throw(dated(0, note="z" * 1_000, ms=2))
+        until(lambda: (found := line.line()) and found.counts["late"] == 2, "late readings", running=[processor])
+        line.drain()
+        ledger = line.await_ledger([processor])
+        said = line.results()
+        fill_the_store(line)
+        assert processor.stop() == 0
+    lengths = sorted(len(window["note_last"]) for window in said.values())
+    assert lengths == list(texts[: len(lengths)])
+    assert 830 < lengths[-1] < 879
+    assert ledger.counts["closed"] == len(texts)
+    assert (ledger.counts["too_large"], ledger.counts["in_too_large"]) == (len(texts) - len(said),) * 2
+    letters = [dict(letter.headers()) | {"value": letter.value()} for letter in line.letters(line.stream)]
+    assert {(letter["reason"], letter["stream"].decode()) for letter in letters} == {(b"too_large", line.stream)}
+    windows = {letter["start"]: letter for letter in letters if letter["topic"].decode() == line.stream}
+    assert len(windows) == len(texts) - len(said)
+    # Their own topic takes them as they are.
+    assert all(len(json.loads(letter["value"])["note_last"]) > lengths[-1] for letter in windows.values())
+    late = {letter["value"] for letter in letters if letter["topic"].decode() == f"{line.stream}.late"}
+    assert [json.loads(value)["note"] for value in late] == ["z" * 1_000]
+    assert line.faults() == []
+
+
+def test_windows_that_speak_together_are_sent_in_as_many_messages_as_they_need(
+    embedded_broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    window = 'kind = "sliding", size = "10s"'
+    line = Case(embedded_broker.address, name, tmp_path, window=window, aggregates='note = ["last"]')
+    limit(line.address, line.stream, 20_000)
+    # All at once, so that hundreds of windows of one device speak together: a megabyte in all.
+    notes = [f"{n:04}" * (1_000 if n == 250 else 600) for n in range(400)]
+    for n, note in enumerate(notes):
+        line.throw(dated(0, note=note, ms=n))
+    with line.processor() as processor:
+        until(lambda: len(line.results()) >= len(notes), "windows", running=[processor])
+        assert line.await_ledger([processor]).counts.get("too_large", 0) == 0
+        assert processor.stop() == 0
+    assert [window["note_last"] for _, window in sorted(line.results().items())] == notes
+
+
+def dated(second: int, *, ms: int = 0, **values: object) -> bytes:
+    """A reading of the one device, so many seconds on."""
+    reading = {"device": "meter-0", "ts": BASE_MS + second * 1_000 + ms, "current": 1.5, "energy": 1, **values}
+    return json.dumps(reading).encode()
+
+
+def limit(address: str, topic: str, most: int) -> None:
+    """Let a topic take smaller messages than it was made for."""
+    admin = AdminClient({**CLIENT, "bootstrap.servers": address})
+    entry = ConfigEntry("max.message.bytes", str(most), incremental_operation=AlterConfigOpType.SET)
+    where = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([where])[where].result(PATIENCE_S)
+
+    def is_so() -> bool:
+        found = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)])
+        return all(config.result(PATIENCE_S)["max.message.bytes"].value == str(most) for config in found.values())
+
+    until(is_so, "the topic's new limit")

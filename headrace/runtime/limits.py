@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from confluent_kafka import KafkaError, KafkaException
@@ -20,6 +20,9 @@ from headrace.topics import BROKER_BYTES, CLIENT, wanted
 
 PRODUCER_BYTES = 1_000_000_000
 """What our producers let pass (librdkafka's greatest): the topics' own limits are what counts."""
+
+BATCH_BYTES = 1_000_000
+"""The most bytes of a batch of messages (librdkafka's usual): a broker's limit for a message is one for a batch."""
 
 HEADER_BYTES = 1_000
 """The most bytes of a text in a dead letter's headers."""
@@ -54,24 +57,26 @@ class BrokerLimits:
     def of(self, topic: str) -> int:
         """The topic's ``max.message.bytes``. Raises KafkaException when the broker does not say it."""
         if topic not in self._known:
-            self._known[topic] = self._asked(topic)
+            self.ask([topic])
         return self._known[topic]
 
-    def _asked(self, topic: str) -> int:
+    def ask(self, topics: Collection[str]) -> None:
+        """Ask for the limits of several topics at once. Raises KafkaException when the broker does not say them."""
         self._admin = self._admin or AdminClient(self._settings)
-        [future] = self._admin.describe_configs(
-            [ConfigResource(ResourceType.TOPIC, topic)], request_timeout=10
-        ).values()
-        try:
-            return int(future.result(timeout=10)["max.message.bytes"].value)
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_ALLOWED:
-                raise
-            log.warning(
-                "how large a message a topic takes may not be asked, so the broker's usual limit is assumed",
-                extra={"topic": topic, "max.message.bytes": BROKER_BYTES},
-            )
-            return BROKER_BYTES
+        asked = self._admin.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, topic) for topic in topics], request_timeout=10
+        )
+        for where, future in asked.items():
+            try:
+                self._known[where.name] = int(future.result(timeout=10)["max.message.bytes"].value)
+            except KafkaException as error:
+                if error.args[0].code() not in _NOT_ALLOWED:
+                    raise
+                log.warning(
+                    "how large a message a topic takes may not be asked, so the broker's usual limit is assumed",
+                    extra={"topic": where.name, "max.message.bytes": BROKER_BYTES},
+                )
+                self._known[where.name] = BROKER_BYTES
 
 
 class DeclaredLimits:

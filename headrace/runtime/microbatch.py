@@ -13,7 +13,7 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from headrace.errors import HeadraceError, SettingsError
 from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
 from headrace.runtime.fencing import CheckpointedPartition, FencedState
-from headrace.runtime.limits import PRODUCER_BYTES, BrokerLimits
+from headrace.runtime.limits import BATCH_BYTES, PRODUCER_BYTES, BrokerLimits
 from headrace.settings import Guarantee
 from headrace.topics import first_message, reader
 
@@ -263,6 +263,16 @@ class MicroBatchApplication(Application):
     def batches(self, topic: str) -> StreamingDataFrame:
         """A dataframe over a topic's micro-batches: its values are MicroBatch objects."""
         return self.dataframe(self.topic(topic, value_deserializer="bytes"))
+
+    def will_produce(self, topics: Collection[str]) -> None:
+        """Know which topics messages go to: none of their batches may be larger than each of them takes.
+
+        To be called before the application runs. Raises KafkaException when the broker does not say what they take.
+        """
+        self.limits.ask(topics)
+        # Quix makes its client when it is first used, of these settings.
+        settings = self._producer._producer._producer_config
+        settings["batch.size"] = min([BATCH_BYTES, *(self.limits.of(topic) for topic in topics)])
 
     def produce(self, outgoing: Iterable[Outgoing]) -> None:
         """Produce messages within the checkpoint that is open.
