@@ -253,7 +253,7 @@ class Rounds:
         producer = Producer({**CLIENT, "bootstrap.servers": self.address, "linger.ms": 20})
         for n in range(30):
             reading = {"device": f"m{n}", "ts": (T0 + self.at * SECOND_US) // 1_000, "current": 1.0, "location": "hall"}
-            producer.produce(self.name, json.dumps(reading).encode(), partition=n % 3)
+            producer.produce(self.name, json.dumps(reading).encode(), f"m{n}", n % 3)
         self.sent += 30
         assert producer.flush(PATIENCE_S) == 0
 

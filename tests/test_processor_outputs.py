@@ -152,6 +152,9 @@ class Envelope:
         key: bytes | None = self._message.key()
         return key
 
+    def all_keyed(self) -> bool:
+        return True
+
 
 def test_the_bounds_of_windows_to_heal_are_told_once_a_batch(embedded_broker: KafkaPart, lines: MakeLine) -> None:
     line = lines(embedded_broker.address, late='"heal"')

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from native_kafka import KafkaPart
-from processor_line import BASE_MS, Processor, ProcessorLine, last_readings, message_of, readings, until
+from processor_line import BASE_MS, Processor, ProcessorLine, fill_the_store, last_readings, message_of, readings, until
 from test_wire import BAD
 from window_oracle import Reading
 
@@ -193,10 +193,29 @@ def test_many_readings_a_message_give_the_same_windows(embedded_broker: KafkaPar
         by_partition.setdefault(line.partition_of(reading.device), []).append(reading)
     for partition, of in by_partition.items():
         line.arrived[partition] += of
-        line.send_messages((None, columns_of(of[begin : begin + 7]), partition) for begin in range(0, len(of), 7))
+        some = [of[begin : begin + 7] for begin in range(0, len(of), 7)]
+        line.send_messages((readings[0].device.encode(), columns_of(readings), partition) for readings in some)
     with line.processor() as processor:
         line.await_windows([processor])
         assert line.await_ledger([processor]).counts["read"] == len(each)
+
+
+def test_readings_without_a_key_leave_the_windows_of_the_others_alone(line: ProcessorLine) -> None:
+    good = [*readings(DEVICES, 200), *last_readings(DEVICES, 60)]
+    line.send(good[:600])
+    # As a producer without keys would: each device in every partition, and all partitions far ahead.
+    spread = [
+        Reading(f"meter-{n % DEVICES}", (BASE_MS + n * 1_000) * 1_000, {"current": 1, "energy": 1}) for n in range(40)
+    ]
+    line.send_messages((None, message_of(reading), n % 4) for n, reading in enumerate(spread))
+    line.send(good[600:])
+    with line.processor("--batch", "50") as processor:
+        line.await_windows([processor])
+        ledger = line.await_ledger([processor])
+        fill_the_store(line)
+        assert processor.stop() == 0
+    assert ledger.counts["refused:no_key"] == ledger.refused == len(spread)
+    assert ledger.counts["read"] == len(good)
 
 
 def columns_of(some: list[Reading]) -> bytes:

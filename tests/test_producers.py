@@ -245,6 +245,9 @@ def test_every_malformed_message_is_refused_for_its_own_reason(time: Time, key_i
         def key(self, _place: int) -> bytes:
             return b"meters-0001"
 
+        def all_keyed(self) -> bool:
+            return True
+
     columns: dict[str, list[object]] = {"current": [1.5], "voltage": [220], "note": ["ok"], "city": ["Paris"]}
     [good] = Encoder(topic).rows(Batch(["meters-0001"], np.array([NOW_US]), columns))
     values = [good, *(malformed(kind, good, topic) for kind in MALFORMED_KINDS)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,6 +48,9 @@ class Arrival:
 
     def key(self, place: int) -> bytes | None:
         return self.keys.get(place, b"meter-1")
+
+    def all_keyed(self) -> bool:
+        return all(self.keys.values())
 
 
 def reading(device: str = "meter-1", ts: Any = NOW_MS, **values: Any) -> bytes:
@@ -143,7 +147,29 @@ BAD: list[tuple[str, bytes | None, Reason]] = [
 
 
 def test_every_reason_is_among_the_bad_messages() -> None:
-    assert {reason for _, _, reason in BAD} == set(get_args(Reason))
+    assert {reason for _, _, reason in BAD} | {"no_key"} == set(get_args(Reason))
+
+
+def test_a_message_without_a_key_is_refused_where_its_device_may_be_in_any_partition() -> None:
+    values = [reading("a"), None, b"{", columns(["b", "c"]), reading("d"), reading("e", ts="now"), b"x" * 601]
+    for values_of in (values, [value for value in values if value != columns(["b", "c"])]):
+        arrival = Arrival(keys={0: b"", 1: None, 4 - (len(values) - len(values_of)): None})
+        decoded = decode(values_of, arrival=arrival)
+        assert "a" not in decoded.batch.devices and "d" not in decoded.batch.devices
+        refused = {one.place: one.reason for one in decoded.refused}
+        assert [refused[place] for place in sorted(refused)] == [
+            "no_key",
+            "not_json",
+            "no_key",
+            "bad_time",
+            "too_large",
+        ]
+        assert decoded.tombstones == 1
+    everywhere = Arrival(keys=dict.fromkeys(range(7)))
+    for change in ({"unkeyed": "accept"}, {"partitions": 1}):
+        whole = decode(values, msgspec.structs.replace(METERS, **change), everywhere)  # type: ignore[arg-type]
+        assert whole.batch.devices == ["a", "b", "c", "d"]
+    assert [one.reason for one in decode(values, arrival=everywhere).refused].count("no_key") == 5
 
 
 @pytest.mark.parametrize(("message", "reason"), [(m, r) for _, m, r in BAD], ids=[name for name, _, _ in BAD])

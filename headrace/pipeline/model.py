@@ -93,6 +93,13 @@ class Topic(Table, kw_only=True, frozen=True):
         Positive, _doc("a message with a text of more characters is a dead letter; TDengine holds 4,096 bytes")
     ] = 4_096
     partitions: Annotated[Positive, _doc("how many partitions the topic is made with")] = 4
+    unkeyed: Annotated[
+        Literal["refuse", "accept"],
+        _doc(
+            "refuse: where there are several partitions, a message without a key is a dead letter, as a device's"
+            " readings must be in one of them; accept: whoever sends it sees to that by other means"
+        ),
+    ] = "refuse"
     retention: Annotated[Duration, _doc("how long the broker keeps its messages")] = Duration.parse("7d")
 
 

@@ -85,6 +85,7 @@ def stream_topic(pipeline: Pipeline, name: str) -> Topic:
         # What a result may be follows from its readings: it is as long as it must be.
         max_bytes=(longest := max(source.max_bytes, RESULT_BYTES)),
         max_name=longest,
+        unkeyed="accept",
         max_text=longest,
     )
 

@@ -71,6 +71,10 @@ class MicroBatch:
         """A message's key."""
         return cast("bytes | None", self._messages[place].key())
 
+    def all_keyed(self) -> bool:
+        """Whether every message has a key, and none is empty."""
+        return all(map(Message.key, self._messages))
+
     def offset(self, place: int) -> int:
         """A message's offset."""
         return cast(int, self._messages[place].offset())

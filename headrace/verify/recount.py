@@ -168,6 +168,9 @@ class _Envelope:
         key: bytes | None = self._messages[place].key()
         return key
 
+    def all_keyed(self) -> bool:
+        return all(map(Message.key, self._messages))
+
 
 def messages_of(consumer: Consumer, name: str) -> Iterator[list[Message]]:
     """A topic's messages up to its ends of now, partition by partition, in chunks."""

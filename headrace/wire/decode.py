@@ -27,8 +27,12 @@ Reason = Literal[
     "future",
     "too_large",
     "too_long",
+    "no_key",
     "unknown_shape",
 ]
+
+_OF_ENVELOPE = ("too_large", "no_key")
+"""Why a message is refused before it is decoded."""
 
 _BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -42,6 +46,10 @@ class Envelope(Protocol):
 
     def key(self, place: int) -> bytes | None:
         """The message's key."""
+        ...
+
+    def all_keyed(self) -> bool:
+        """Whether every message has a key, and none is empty."""
         ...
 
 
@@ -92,6 +100,8 @@ class Decoder:
         self._parse_time = parser(topic.time)
         self._parse_iso = parser(Time(format="iso8601"))
         self._skew_us = int(topic.max_future_skew)
+        # Where the key names the device, none is refused in any case.
+        self._wants_keys = topic.unkeyed == "refuse" and topic.partitions > 1 and self._key is not None
         declared = {**topic.fields, **{tag: optional(field) for tag, field in topic.tags.items()}}
         self._times = [name for name, field in declared.items() if field.type == "time"]
         number = is_number(topic.time.format)
@@ -118,8 +128,10 @@ class Decoder:
         except TypeError:
             suspect = True
             tombstones = values.count(None)
-        if suspect:
-            places = [place for place in places if self._fits(place, values[place], refused)]
+        unkeyed = self._wants_keys and not envelope.all_keyed()
+        if suspect or unkeyed:
+            by_key = envelope.key if unkeyed else None
+            places = [place for place in places if self._fits(place, values[place], by_key, refused)]
             values = [values[place] for place in places]
         usual = self._columns_only if self._columnar else self._rows
         parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch] | None
@@ -128,12 +140,22 @@ class Decoder:
             parts = self._each(values, places, refused, envelope)
         return self._judged(parts, refused, envelope, tombstones)
 
-    def _fits(self, place: int, value: bytes | None, refused: list[Refused]) -> bool:
+    def _fits(
+        self,
+        place: int,
+        value: bytes | None,
+        by_key: Callable[[int], bytes | None] | None,
+        refused: list[Refused],
+    ) -> bool:
         if value is None:
             return False
         if len(value) > self.topic.max_bytes:
             detail = f"{len(value)} bytes, and {self.topic.max_bytes} are allowed"
             refused.append(Refused(place, "too_large", detail))
+            return False
+        if by_key is not None and not by_key(place):
+            detail = "the message has no key, so its device may be in any partition"
+            refused.append(Refused(place, "no_key", detail))
             return False
         return True
 
@@ -164,7 +186,7 @@ class Decoder:
                 name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times
             }
         except _BAD:
-            refused[:] = [r for r in refused if r.reason == "too_large"]
+            refused[:] = [r for r in refused if r.reason in _OF_ENVELOPE]
             return None
         if self._key is not None:
             key = self._key
@@ -209,7 +231,7 @@ class Decoder:
                     return None
                 devices = list(chain.from_iterable(written))
         except (*_BAD, _RefusedError):
-            refused[:] = [r for r in refused if r.reason == "too_large"]
+            refused[:] = [r for r in refused if r.reason in _OF_ENVELOPE]
             return None
         columns[self.topic.key] = devices
         of_message = np.repeat(np.array(places, np.int64), lengths)
