@@ -22,6 +22,7 @@ _BITS = 32
 _HALF = 1 << (_BITS - 1)
 _FINEST = 1074
 """Every float is a whole number of 2**-1074."""
+_MOST_COUNTED = 2**21
 _SPLITTER = 2.0**27 + 1.0
 _SURE = 2.0**-56
 """A difference that is at least so much of what it is the difference of has 48 good bits of the 104."""
@@ -95,13 +96,18 @@ class ExactSum:
                 return
             greatest = float(np.abs(values).max())
         digits = partials[self.name]
+        counted = len(digits) <= len(rows) <= _MOST_COUNTED
         for place, unit in enumerate(self.units):
             most_left = 2.0 ** (unit - 1)
             if greatest < most_left:
                 continue  # the digit would be 0 in all of them
             one = 2.0**unit
             ones = np.rint(values * 2.0**-unit)
-            np.add.at(digits[:, place], rows, ones.astype(np.int64))
+            if counted:
+                # Faster than the other, and exact: so many digits are less than 2**53 together.
+                digits[:, place] += np.bincount(rows, ones, len(digits)).astype(np.int64)
+            else:
+                np.add.at(digits[:, place], rows, ones.astype(np.int64))
             values = values - ones * one
             greatest = most_left
             if not values.any():
