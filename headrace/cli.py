@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from headrace import __version__, logs
@@ -123,13 +124,23 @@ def _demo(flags: argparse.Namespace) -> int:
 
 
 def _check(flags: argparse.Namespace) -> int:
+    from headrace.pipeline.load import Mistakes
+    from headrace.recorded_span import outdated_recordings
+
     settings = _settings(flags)
     pipeline = load(settings.pipeline)
+    text = settings.pipeline.read_text(encoding="utf-8")
+    mistakes, notes = Mistakes(str(settings.pipeline), text), Mistakes(str(settings.pipeline), text)
+    for found in outdated_recordings(pipeline, settings.pipeline.parent, time.time_ns() // 1_000):
+        (mistakes if found.whole else notes).add(("producers", found.name, "file"), found.problem, found.fix)
+    mistakes.raise_any()
     topics = all_topics(pipeline)
     print(
         f"{settings.pipeline}: sound; {len(pipeline.topics)} topics, {len(pipeline.streams)} streams,"
         f" {len(pipeline.producers)} producers, {sum(t.partitions for t in topics.values())} partitions"
     )
+    for _, note in notes.found:
+        print(f"note: {note}")
     return 0
 
 
@@ -144,7 +155,7 @@ def _topics(flags: argparse.Namespace) -> int:
     from headrace.inspect import list_topics
 
     settings = _settings(flags)
-    list_topics(settings.broker, load(settings.pipeline))
+    list_topics(settings.broker, load(settings.pipeline), settings.store)
     return 0
 
 

@@ -8,20 +8,22 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from rich.console import Console
 from rich.table import Table as Grid
 
-from headrace.errors import BrokerError
+from headrace.errors import BrokerError, StoreUnavailable
 from headrace.event_time import to_datetime
+from headrace.ledger import add_up, of_store
 from headrace.pipeline import Pipeline
 from headrace.pipeline.consumer_groups import processors_group, sinks_group, streams_of_groups
 from headrace.pipeline.nearest import nearest_name
+from headrace.stores import Progress, open_store, too_old
 from headrace.topics import reaches, reader, wait_for_broker
 
 PATIENCE_S = 10.0
 
 
-def list_topics(broker: str, pipeline: Pipeline) -> None:
-    """Print every topic with its partitions, messages, and how far each group is behind.
+def list_topics(broker: str, pipeline: Pipeline, store: str) -> None:
+    """Print every topic with its partitions, messages, how far each group is behind, and what the store dropped.
 
-    Raises BrokerError when no broker answers.
+    Without a store that answers nothing is said of the last. Raises BrokerError when no broker answers.
     """
     admin = wait_for_broker(broker, patience_s=PATIENCE_S)
     names = sorted(admin.list_topics(timeout=10).topics)
@@ -31,7 +33,9 @@ def list_topics(broker: str, pipeline: Pipeline) -> None:
     # A broker has no offsets of a group that it does not know, but an error.
     consumers = {group: reader(broker, group) if group in there else None for group in groups}
     looking = reader(broker)
-    grid = Grid("topic", "partitions", "messages", *(f"{said} behind" for said in groups.values()), box=None)
+    grid = Grid("topic", "partitions", "messages", *(f"{said} behind" for said in groups.values()), "dropped", box=None)
+    progress = _progress(store)
+    dropped = {line.topic: line.dropped for line in add_up(of_store(progress), {})}
     for column in grid.columns[1:]:
         column.justify = "right"
     try:
@@ -39,12 +43,28 @@ def list_topics(broker: str, pipeline: Pipeline) -> None:
             reach = reaches(looking, name)
             kept = sum(r.end - r.begin for r in reach.values())
             lags = [_lag(consumer, name, {n: r.end for n, r in reach.items()}) for consumer in consumers.values()]
-            grid.add_row(name, f"{len(reach)}", f"{kept:,}", *("-" if lag is None else f"{lag:,}" for lag in lags))
+            told = (*lags, dropped.get(name))
+            grid.add_row(name, f"{len(reach)}", f"{kept:,}", *("-" if n is None else f"{n:,}" for n in told))
     finally:
         for consumer in (looking, *consumers.values()):
             if consumer is not None:
                 consumer.close()
     Console(width=None if sys.stdout.isatty() else 200).print(grid)
+    for name, rows in too_old(progress).items():
+        print(f"{name}: {rows:,} readings were dropped: older than [store] keeps them ({pipeline.store.retention})")
+
+
+def _progress(url: str) -> dict[tuple[str, int], Progress]:
+    try:
+        store = open_store(url, readonly=True)
+    except StoreUnavailable:
+        return {}
+    try:
+        return store.progress()
+    except StoreUnavailable:
+        return {}
+    finally:
+        store.close()
 
 
 def _groups(pipeline: Pipeline, there: list[str]) -> dict[str, str]:

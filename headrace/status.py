@@ -13,6 +13,7 @@ from rich.text import Text
 from headrace.event_time import to_datetime
 from headrace.ledger import Line
 from headrace.pipeline import Pipeline
+from headrace.stores import TOO_OLD
 from headrace.verify import Verdict
 
 OVER_S = 5.0
@@ -47,7 +48,9 @@ class Board:
             (f" {self._pipeline.name} ", "bold reverse"),
             f"  {_clock(ran_s)}   page {self._address}  ({self._rows:,} rows, {self._clients} open)",
         )
-        return Group(head, self._raw(), self._windows(), Text(" Ctrl-C stops everything in order", "dim"))
+        return Group(
+            head, self._raw(), self._windows(), *self._too_old(), Text(" Ctrl-C stops everything in order", "dim")
+        )
 
     def line(self, ran_s: float) -> str:
         """The status in one line, for logs."""
@@ -60,6 +63,7 @@ class Board:
             f"  windows closed {sum(line.counts.get('closed', 0) for line in streams):,}"
             f"  late {sum(line.counts.get('late', 0) for line in streams):,}"
             f"  dead letters {sum(line.refused for line in sinks):,}"
+            f"{self._dropped()}"
             f"  page rows {self._rows:,}"
             f"  ledger {'adds up' if all(line.sound for line in self._lines) else 'DOES NOT ADD UP'}"
         )
@@ -81,6 +85,22 @@ class Board:
         if waiting:
             said += f"; {waiting:,} messages wait in the broker and are read at the next start"
         return "\n".join([*rows, said])
+
+    def _dropped(self) -> str:
+        dropped = sum(line.dropped for line in self._lines if line.stage == "sinks")
+        return f"  dropped {dropped:,}" if dropped else ""
+
+    def _too_old(self) -> list[Text]:
+        """A line for each topic whose readings the store does not keep."""
+        keeps = self._pipeline.store.retention
+        return [
+            Text(
+                f" {line.counts[TOO_OLD]:,} readings of {line.name} were dropped: older than [store] keeps ({keeps})",
+                "yellow",
+            )
+            for line in self._lines
+            if line.stage == "sinks" and line.counts.get(TOO_OLD)
+        ]
 
     def _raw(self) -> Grid:
         grid = _grid(

@@ -19,7 +19,7 @@ from headrace.errors import SourceError
 from headrace.event_time import EPOCH
 from headrace.pipeline.model import Field, Replay, Topic
 from headrace.pipeline.nearest import nearest_name
-from producers.recorded_times import NoTimeError, recorded_times
+from headrace.recorded_times import NoTimeError, recorded_times
 
 CHUNK_BYTES = 1 << 20
 KEPT_BYTES = 32 << 20

@@ -23,7 +23,7 @@ from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX
 from headrace.runtime import Limits, MicroBatch, MicroBatchApplication, Outgoing, Passed, dead_letter
-from headrace.stores import Position, Store
+from headrace.stores import TOO_OLD, Position, Store
 from headrace.wire import Decoder, Refused
 
 log = logging.getLogger("headrace.sinks")
@@ -66,6 +66,9 @@ class TableSink(BaseSink):
         """The next offset that what is kept or written of each partition reaches to."""
         self._begun: dict[Partition, int] = {}
         """Where the messages of each partition began after it was assigned."""
+        self._too_old: dict[Partition, int] = {}
+        self._told: set[str] = set()
+        """The topics of which it was said that their readings are too old."""
         self._away = False
         self._spoiled = False
         """Whether messages were let go that are to be read again, from the last commit on."""
@@ -163,7 +166,9 @@ class TableSink(BaseSink):
         partition = (batch.topic, batch.partition)
         if partition not in self._durable:
             try:
-                self._durable = {where: kept.next_offset for where, kept in self._store.progress().items()}
+                progress = self._store.progress()
+                self._durable = {where: kept.next_offset for where, kept in progress.items()}
+                self._too_old = {where: kept.counts.get(TOO_OLD, 0) for where, kept in progress.items()}
             except StoreUnavailable:
                 # Without the counts nothing may be kept: the flush must fail, and all is read again.
                 self._spoiled = not batch.idle
@@ -248,7 +253,22 @@ class TableSink(BaseSink):
         table = self._tables[topic]
         names = [column.name for column in (*table.columns, *table.tags)]
         position = Position(topic, partition, part.first_offset, part.next_offset, part.counts)
-        return self._store.write(table, Batch.joined(part.batches, names), position).next_offset
+        batch = Batch.joined(part.batches, names)
+        progress = self._store.write(table, batch, position)
+        too_old = progress.counts.get(TOO_OLD, 0)
+        if too_old > self._too_old.get(part.partition, 0) and len(batch) and topic not in self._told:
+            self._told.add(topic)
+            log.warning(
+                "readings are older than the store keeps them, and are dropped; further ones are only counted",
+                extra={
+                    "topic": topic,
+                    "dropped": too_old - self._too_old.get(part.partition, 0),
+                    "oldest": to_datetime(int(batch.ts_us.min())).isoformat(),
+                    "hint": 'lengthen `retention` in [store]; a recording can be moved to now with shift = "now"',
+                },
+            )
+        self._too_old[part.partition] = too_old
+        return progress.next_offset
 
 
 def _dead_letter(batch: MicroBatch, refused: Refused, limits: Limits) -> Outgoing:

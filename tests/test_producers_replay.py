@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from headrace.errors import DataFolderError, SourceError
 from headrace.event_time import EPOCH
 from headrace.pipeline.model import Field, Replay, ReplayTime, Topic
+from headrace.recorded_times import recorded_times
 from producers.place import PlaceFile
-from producers.recorded_times import recorded_times
 from producers.recordings import Recording
 from producers.replay import Place, Replaying
 

@@ -320,7 +320,7 @@ def test_a_new_store_takes_what_the_broker_still_has(opened: Line) -> None:
         path.unlink()
     opened.start()
     counts = opened.until_read(400)
-    assert (counts["stored"], counts["gaps"]) == (400, 100)
+    assert (counts["stored"], counts["expired"]) == (400, 100)
     assert opened.end(signal.SIGTERM) == 0
     assert opened.verdict() == []
 

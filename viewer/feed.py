@@ -19,7 +19,7 @@ from typing import Any
 from headrace.errors import StoreUnavailable
 from headrace.pipeline import Table
 from headrace.redaction import redacted
-from headrace.stores import Columns, Store, Tail, open_store
+from headrace.stores import Columns, Store, Tail, open_store, too_old
 from viewer.engine import Engine
 from viewer.panels import EngineTable
 from viewer.positions import Series
@@ -38,6 +38,8 @@ RETRY_S = 0.25
 REOPEN_AFTER_S = 5.0
 """A store that stays away this long is opened anew: its client may hold a dead connection."""
 RATE_S = 5.0
+COUNTS_EVERY_S = 2.0
+"""The store's counts are looked at this often."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class _Source:
     rows_read: int = 0
     updated_at: float | None = None
     newest_us: int | None = None
+    too_old: int = 0
+    """rows that the store did not keep, being older than its retention"""
     seen: deque[tuple[float, int]] = field(default_factory=deque)
 
     def count(self, columns: Columns) -> None:
@@ -76,6 +80,7 @@ class _Source:
             "newest_us": self.newest_us,
             "behind": self.full_reads >= BEHIND_READS // 2,
             "jumps": self.jumps,
+            "too_old": self.too_old,
             "shown": {
                 shaping.table.name: {
                     "rows": shaping.positions.used,
@@ -154,11 +159,17 @@ class Feed:
                 self._begin(store, source)
                 tails.callback(_close, source)
             away_since: float | None = None
+            counted_s = 0.0
             while not self._stopping.is_set():
                 begun = time.monotonic()
                 try:
                     for source in self._sources.values():
                         self._read(store, source)
+                    if begun - counted_s >= COUNTS_EVERY_S:
+                        counted_s = begun
+                        dropped = too_old(store.progress())
+                        for name, source in self._sources.items():
+                            source.too_old = dropped.get(name, 0)
                 except StoreUnavailable as away:
                     away_since = away_since or begun
                     if begun - away_since > REOPEN_AFTER_S:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from headrace.errors import SettingsError
-from headrace.stores.port import Columns, Position, Progress, Store, Tail
+from headrace.stores.port import TOO_OLD, Columns, Position, Progress, Store, Tail, too_old
 
-__all__ = ["Columns", "Position", "Progress", "Store", "Tail", "open_store"]
+__all__ = ["TOO_OLD", "Columns", "Position", "Progress", "Store", "Tail", "open_store", "too_old"]
 
 
 def open_store(url: str, *, readonly: bool = False) -> Store:

@@ -44,12 +44,25 @@ class Position:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+TOO_OLD = "dropped:retention"
+"""The count of rows that are not kept because their time is older than the retention."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """The durable counts of a partition: all messages below ``next_offset`` are in them."""
 
     next_offset: int
     counts: Mapping[str, int]
+
+
+def too_old(progress: Mapping[tuple[str, int], Progress]) -> dict[str, int]:
+    """How many rows of each topic were dropped as older than the retention; topics with any."""
+    found: dict[str, int] = {}
+    for (topic, _), kept in progress.items():
+        if kept.counts.get(TOO_OLD):
+            found[topic] = found.get(topic, 0) + kept.counts[TOO_OLD]
+    return found
 
 
 class Tail(Protocol):

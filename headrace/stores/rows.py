@@ -14,7 +14,6 @@ from headrace.stores.port import Position, Progress
 
 STORED = "stored"
 DUPLICATE = "duplicate"
-EXPIRED = "dropped:retention"
 
 LATEST_US = 31_556_995_199_999_999
 """The last time that every store can hold, in the year 2970."""

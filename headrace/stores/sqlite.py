@@ -22,8 +22,8 @@ from headrace.batch import Batch
 from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.pipeline.tables import Table
-from headrace.stores.port import Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, check_whole, kept
+from headrace.stores.port import TOO_OLD, Columns, Position, Progress
+from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
 from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_of, joined, make, quoted, rows_of
 
 SCHEME = "sqlite:///"
@@ -84,7 +84,7 @@ class SQLiteStore:
             self._expire(connection, table)
             if position.next_offset <= before.next_offset:
                 return before
-            own = {STORED: new, DUPLICATE: len(rows) - new, EXPIRED: expired}
+            own = {STORED: new, DUPLICATE: len(rows) - new, TOO_OLD: expired}
             progress = Progress(position.next_offset, added(before.counts, position, own))
             connection.execute(
                 'INSERT OR REPLACE INTO ":progress" VALUES (?, ?, ?, ?)',

@@ -51,7 +51,11 @@ function told(text) {
   byId("rate").textContent = status.rows_per_s.toLocaleString("en", { maximumFractionDigits: status.rows_per_s < 10 ? 1 : 0 });
   if (status.waiting) show("waiting", `waiting for the ${status.waiting.includes("engine") ? "engine" : "store"}`);
   else show("live", rows ? "live" : "live, no rows yet");
-  byId("notice").textContent = status.waiting ?? (performance.now() < blamed.until ? blamed.text : "");
+  const old = Object.entries(status.tables)
+    .filter(([, table]) => table.too_old)
+    .map(([name, table]) => `${table.too_old.toLocaleString("en")} readings of ${name} are older than the store keeps`)
+    .join(" · ");
+  byId("notice").textContent = status.waiting ?? (performance.now() < blamed.until ? blamed.text : old);
   const hidden = Object.values(status.tables)
     .flatMap((table) => Object.values(table.shown))
     .reduce((most, table) => Math.max(most, table.hidden_devices), 0);

@@ -21,8 +21,8 @@ from headrace.batch import Batch
 from headrace.duration import Duration
 from headrace.errors import StoreError
 from headrace.pipeline.tables import Column, Table
-from headrace.stores.port import Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, EXPIRED, STORED, added, check_whole, kept
+from headrace.stores.port import TOO_OLD, Columns, Position, Progress
+from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import (
     PROGRESS,
@@ -99,7 +99,7 @@ class TDengineStore:
                 own = {
                     STORED: planned.new,
                     DUPLICATE: planned.duplicate,
-                    EXPIRED: expired,
+                    TOO_OLD: expired,
                     TOO_LONG: planned.too_long,
                 }
                 progress = Progress(position.next_offset, added(before.counts, position, own))
