@@ -444,6 +444,26 @@ def test_a_topic_too_large_is_cut_from_its_start(busy: EmbeddedBroker) -> None:
     assert bounds(busy, "meters")[1] == 50
 
 
+def test_what_retention_takes_leaves_the_disk(busy: EmbeddedBroker, tmp_path: Path) -> None:
+    create(busy, "meters", retention_bytes="1000000")
+    folder = tmp_path / "busy" / "cluster" / "partitions" / "meters-0"
+
+    def on_disk() -> int:
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+    for _ in range(40):
+        send(busy, "meters", [("m", os.urandom(100_000)) for _ in range(8)])
+    # What is retained, the segment that it begins in, and the one that is written to.
+    until(lambda: on_disk() < 1_000_000 + 2.5 * 4_194_304, "retention on the disk")
+    begin, end = bounds(busy, "meters")
+    assert 0 < begin < end == 320
+    for way in ("stop", "kill"):
+        getattr(busy, way)()
+        busy.start()
+        assert bounds(busy, "meters")[1] == 320
+    assert read(busy, "meters")[-1].offset() == 319
+
+
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 def test_append_time_replaces_the_producers_time(broker: EmbeddedBroker, codec: str) -> None:
     create(broker, "raw", message_timestamp_type="LogAppendTime")

@@ -35,6 +35,7 @@ const (
 	lockWithin         = 2 * time.Second
 	minSessionTimeout  = 500 * time.Millisecond
 	neverMs            = "31536000000"
+	segmentBytes       = "4194304"
 	defaultUpkeepEvery = time.Minute
 )
 
@@ -117,6 +118,8 @@ func serve(o options) error {
 			"log.cleaner.backoff.ms":     neverMs,
 			"log.retention.ms":           "-1",
 			"default.replication.factor": "1",
+			// What retention takes leaves the disk a whole segment at a time. At kfake's 100 MB a partition would keep that.
+			"log.segment.bytes": segmentBytes,
 		}),
 	)
 	if err != nil {
