@@ -33,6 +33,10 @@ def extend(parser: argparse.ArgumentParser) -> None:
     )
 
 
+TICK_S = 60.0
+"""How often a silent partition is looked at again: there is nothing to be done about it."""
+
+
 def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = False, every_s: float = 1.0) -> Store:
     """The store, open and prepared (and emptied before, to ``rebuild`` it), when it answers.
 
@@ -65,6 +69,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         commit_s=flags.commit,
         batch=flags.batch,
+        tick_s=TICK_S,
         session_s=flags.session,
     )
     app.will_produce(written_topics(pipeline))

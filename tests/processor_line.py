@@ -404,6 +404,15 @@ class ProcessorLine:
             consumer.close()
         return {where.partition: where.offset for where in found}
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Where every partition ends of every topic of the line, changelogs and the ledger too."""
+        consumer = reader(self.address)
+        try:
+            topics = [topic for topic in consumer.list_topics(timeout=10).topics if self.pipeline.name in topic]
+            return {(topic, n): reach.end for topic in topics for n, reach in reaches(consumer, topic).items()}
+        finally:
+            consumer.close()
+
     def close(self) -> None:
         """Let go of the readers."""
         if self._windows is not None:

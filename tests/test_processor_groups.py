@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,6 +151,26 @@ def test_silence_of_all_closes_the_last_windows_of_groups(embedded_broker: Kafka
         assert (window["count"], window["energy_sum"], window["current_max"]) == (8, 8, 7.0)
         first, second = line.await_both_lines([processor], 8)
         assert first.counts["windowed"] == second.counts["windowed"] == 8
+        assert processor.stop() == 0
+
+
+def test_nothing_is_written_while_the_line_is_idle(embedded_broker: KafkaPart, lines: MakeLine) -> None:
+    line = lines(embedded_broker.address, **ROOM, idle="1s", grace="1s", emit='"at-once"')
+    line.send(rooms(DEVICES, 20))
+    with line.processor() as processor:
+        until(line.results, "the windows", running=[processor])
+        ends, since = line.ends(), time.monotonic()
+
+        def at_rest() -> bool:
+            nonlocal ends, since
+            if (now := line.ends()) != ends:
+                ends, since = now, time.monotonic()
+            # Longer than anything that is said regularly takes to be said again, several times over.
+            return time.monotonic() - since > 4
+
+        until(at_rest, "rest", running=[processor])
+        kinds = {"in", "out", "repartition", "ledger", "changelog"}
+        assert {kind for kind in kinds for topic, _ in ends if kind in topic} == kinds
         assert processor.stop() == 0
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -36,6 +37,15 @@ KEY = b"partition"
 
 IDLE_OFFSET = -1
 """The offset of a row that covers no message; it is never stored."""
+
+EMPTY_POLLS = 3
+"""After so many polls that brought nothing they may take longer."""
+
+LONGEST_WAIT_S = 0.25
+"""How long a poll may take: commits and orderly stops wait for its end."""
+
+FOLLOWING_S = 0.005
+"""How long the messages that follow a first one are waited for."""
 
 Partition = tuple[str, int]
 
@@ -74,6 +84,8 @@ class MicroBatchConsumer(InternalConsumer):
         self._delivered: dict[Partition, _Delivery] = {}
         self.assigned: set[Partition] = set()
         self._rebalances = 0
+        self._empty = 0
+        """How many polls have brought nothing since one has."""
         self.on_quiet: list[Callable[[], None]] = []
         self._rewound: set[Partition] = set()
         self.handed_out: dict[Partition, int] = {}
@@ -158,7 +170,7 @@ class MicroBatchConsumer(InternalConsumer):
 
     def _fill(self, timeout: float | None) -> None:
         before = self._rebalances
-        messages = self.consume(num_messages=self._batch, timeout=timeout)
+        messages = self._consume(timeout)
         # Where one partition is ours, and was all the time, every message is of it: no need to ask each.
         only = next(iter(self.assigned)) if len(self.assigned) == 1 and before == self._rebalances else None
         now, polled_ms = time.monotonic(), time.time_ns() // 1_000_000
@@ -167,10 +179,32 @@ class MicroBatchConsumer(InternalConsumer):
             if partition in self.assigned:
                 self._queue.append(_row(self._batch_of(partition, of_partition, polled_ms)))
         for partition, silence in self._ends.items():
-            due = silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
-            if now >= due and partition not in self._paused():
+            if now >= self._due(silence) and partition not in self._paused():
                 silence.said = now
                 self._queue.append(_row(self._batch_of(partition, (), polled_ms, end=silence.end)))
+
+    def _consume(self, timeout: float | None) -> list[Message]:
+        """Up to a batch of messages.
+
+        librdkafka waits until it has them all or the time is over. So while messages come, that is short; once
+        nothing has come for a while one message alone is waited for, ever longer, and what follows it is taken with it.
+        """
+        if timeout is None or self._empty < EMPTY_POLLS:
+            messages = self.consume(num_messages=self._batch, timeout=timeout)
+        else:
+            wait_s = min(timeout * 2 ** min(self._empty - EMPTY_POLLS + 1, 10), LONGEST_WAIT_S)
+            paused = self._paused()
+            due = [self._due(silence) for partition, silence in self._ends.items() if partition not in paused]
+            until_due_s = max(min(due, default=math.inf) - time.monotonic(), 0.0)
+            messages = self.consume(num_messages=1, timeout=min(wait_s, until_due_s))
+            if messages:
+                messages += self.consume(num_messages=max(self._batch - 1, 1), timeout=FOLLOWING_S)
+        self._empty = 0 if messages else self._empty + 1
+        return messages
+
+    def _due(self, silence: _Silence) -> float:
+        """When a partition's next idle row is due."""
+        return silence.since + self._silent_s if silence.said is None else silence.said + self._tick_s
 
     def _batch_of(
         self, partition: Partition, messages: Sequence[Message], polled_ms: int, *, end: int = 0

@@ -113,7 +113,7 @@ class MicroBatchApplication(Application):
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 200_000,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": 250,
             },
             producer_extra_config={
                 **quiet,
