@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from headrace import __version__, logs
 from headrace.duration import Duration
 from headrace.errors import HeadraceError, SettingsError
+from headrace.exhaustion import allow_files
 from headrace.pipeline import all_topics, load
 from headrace.redaction import redact_stderr
 from headrace.service import guarded
@@ -93,6 +94,7 @@ def _command(
 
 
 def _settings(flags: argparse.Namespace) -> Settings:
+    allow_files()
     settings = from_flags(flags)
     logs.configure("headrace", settings.log)
     return settings

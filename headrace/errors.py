@@ -11,7 +11,8 @@ HeadraceError                 what happened, and a hint: what to do about it
 │   └── WriteConflict         the store has counted into the middle of a write: its progress must be read again
 ├── StateError                a processor's state does not fit the stream as it is declared now
 ├── PortTaken                 a port that a service wants is in use
-├── DataFolderError           the data folder cannot be written
+├── DataFolderError           the data folder cannot be written, or its disk is full
+├── FileHandlesError          the process may not open as many files as it needs
 ├── SourceError               a recording or endpoint that a producer reads is unusable
 └── LedgerError               the ledger does not add up
 
@@ -123,7 +124,11 @@ class PortTaken(HeadraceError):
 
 
 class DataFolderError(HeadraceError):
-    """The data folder cannot be made or written."""
+    """The data folder cannot be made or written, or its disk is full."""
+
+
+class FileHandlesError(HeadraceError):
+    """The process may not open as many files as it needs."""
 
 
 class SourceError(HeadraceError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from headrace import logs
 from headrace.children import follow_parent
 from headrace.errors import HeadraceError
+from headrace.exhaustion import allow_files, exhausted
 from headrace.pipeline import Pipeline, load
 from headrace.redaction import redact_stderr
 from headrace.settings import Settings, add_flags, from_flags
@@ -32,6 +33,7 @@ def parser(service: str, description: str, *flags: str) -> argparse.ArgumentPars
 def settle(service: str, flags: argparse.Namespace) -> tuple[Settings, Pipeline]:
     """Settings and pipeline of a service, with its logs configured. Raises what is wrong with them."""
     follow_parent()
+    allow_files()
     settings = from_flags(flags)
     logs.configure(service, settings.log)
     return settings, load(settings.pipeline)
@@ -44,11 +46,20 @@ def guarded(run: Callable[[], int | None], *, debug: bool) -> int:
     except HeadraceError as error:
         if debug:
             raise
-        print(f"error: {error.message}", file=sys.stderr)
-        print(f"hint: {error.hint}", file=sys.stderr)
-        return USAGE_EXIT
+        return _said(error)
+    except Exception as error:
+        known = exhausted(error)
+        if known is None or debug:
+            raise
+        return _said(known)
     except KeyboardInterrupt:
         return 130
+
+
+def _said(error: HeadraceError) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    print(f"hint: {error.hint}", file=sys.stderr)
+    return USAGE_EXIT
 
 
 def main(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.children import Child, Death, Deaths, how_it_ended
-from headrace.errors import BrokerError, HeadraceError, PortTaken
+from headrace.errors import BrokerError, DataFolderError, HeadraceError, PortTaken
+from headrace.exhaustion import full, is_full
 
 BROKER = "the embedded broker"
 PRODUCERS = "producers"
@@ -37,6 +38,7 @@ class Services:
         self.logs = logs
         self.children: dict[str, Child] = {}
         self.deaths = Deaths(time.monotonic())
+        self._full = False
         self._environment = dict(environment)
         for name in STARTED:
             self._start(name)
@@ -55,6 +57,7 @@ class Services:
     def keep(self) -> None:
         """Start again what has died. Raises HeadraceError when the same has died too often within a while."""
         now_s = time.monotonic()
+        self._look_at_disk()
         if not self.broker.running:
             self._keep_broker(now_s)
         for name, child in list(self.children.items()):
@@ -114,12 +117,23 @@ class Services:
         elif not self.deaths.waits(BROKER):
             try:
                 self.broker.check()
-            except (BrokerError, PortTaken) as died:
+            except (BrokerError, DataFolderError, PortTaken) as died:
                 how = died.message.removeprefix(f"{BROKER} ").partition("\n")[0]
                 self._note(self.deaths.note(BROKER, how, now_s), died)
 
+    def _look_at_disk(self) -> None:
+        """Say when the disk is full, and when it is no more: the broker's clients know only that it refuses."""
+        before, self._full = self._full, is_full(self.logs)
+        if self._full and not before:
+            error = full(str(self.logs.parent))
+            print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr, flush=True)
+        elif before and not self._full:
+            print("there is room on the disk again", file=sys.stderr, flush=True)
+
     def _note(self, death: Death | None, error: HeadraceError) -> None:
         if death is None:
+            if self._full:
+                raise full(str(self.logs.parent)) from error
             raise HeadraceError(f"{error.message}\nIt dies again and again.", hint=error.hint)
         when = f"in {death.pause_s:g} s" if death.pause_s else "now"
         print(f"{death.name} {death.how}: it is started again {when}", file=sys.stderr, flush=True)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from headrace.errors import DataFolderError, SettingsError
+from headrace.exhaustion import exhausted
 from headrace.redaction import remember
 
 Guarantee = Literal["at-least-once", "exactly-once"]
@@ -126,7 +127,7 @@ def writable_folder(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             return path
     except OSError as error:
-        raise DataFolderError(
+        raise exhausted(error) or DataFolderError(
             f"the data folder {path} cannot be written: {error.strerror}",
             hint="choose another with --data, or give yourself the right to write there",
         ) from None

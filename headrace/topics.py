@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, 
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata
 
 from headrace.errors import BrokerError
+from headrace.exhaustion import check_file_handles
 from headrace.pipeline import Pipeline, all_topics, stream_topic
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX, late_topic, ledger_topic, repartition_topic
@@ -88,6 +89,8 @@ def wait_for_broker(address: str, *, patience_s: float | None = None) -> AdminCl
         try:
             admin.list_topics(timeout=2)
         except KafkaException:
+            # Without one it would seem to be the broker that is away.
+            check_file_handles()
             if patience_s is not None and time.monotonic() - begun > patience_s:
                 raise BrokerError(
                     f"no broker answers at {address}",

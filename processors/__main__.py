@@ -6,13 +6,14 @@ import argparse
 import sys
 
 from headrace.errors import SettingsError
+from headrace.exhaustion import FILES_A_PARTITION, LEAST_FILES, allow_files
 from headrace.pipeline import Pipeline
 from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
-from headrace.topics import ensure_topics, read_again, wait_for_broker, written_topics
+from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
 from processors.streams import MergedStream, TopicStreams
 
 
@@ -70,10 +71,12 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     if not pipeline.streams:
         raise SettingsError("the pipeline file declares no stream", hint="declare one as [streams.NAME]")
     writable_folder(settings.data)
+    sources, repartitions = topics_of(pipeline, flags.streams)
+    partitions = {topic.name: topic.partitions for topic in wanted(pipeline)}
+    allow_files(LEAST_FILES + FILES_A_PARTITION * sum(partitions[name] for name in (*sources, *repartitions)))
     admin = wait_for_broker(settings.broker)
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
     if flags.rebuild:
-        sources, repartitions = topics_of(pipeline, flags.streams)
         read_again(admin, processors_group(pipeline, flags.streams or pipeline.streams), sources, repartitions)
     last: MicroBatchApplication | None = None
     reset = flags.reset_state or flags.rebuild

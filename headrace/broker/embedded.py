@@ -13,7 +13,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from headrace.broker.build import TAIL_CHARACTERS, build
-from headrace.errors import BrokerError, PortTaken
+from headrace.errors import BrokerError, DataFolderError, PortTaken
+from headrace.exhaustion import full, is_full
 from headrace.settings import writable_folder
 
 HOST = "127.0.0.1"
@@ -166,7 +167,7 @@ class EmbeddedBroker:
                 said += piece
         return int(said.decode().rpartition(":")[2])
 
-    def _died(self) -> BrokerError | PortTaken:
+    def _died(self) -> BrokerError | DataFolderError | PortTaken:
         assert self._process is not None  # noqa: S101
         status = self._process.returncode
         if status == _PORT_IN_USE:
@@ -176,6 +177,8 @@ class EmbeddedBroker:
                 f"the folder {self._data} is in use by another broker",
                 hint="stop that one, or choose another folder with --data",
             )
+        if is_full(self._data):
+            return full(str(self._data))
         if status == _FOLDER:
             return BrokerError(
                 f"the embedded broker cannot use its folder{self._tail()}",

@@ -21,6 +21,7 @@ from quixstreams.exceptions import QuixException
 from quixstreams.models.topics.exceptions import TopicNameLengthExceeded, TopicPermissionError
 
 from headrace.errors import BrokerError, HeadraceError
+from headrace.exhaustion import exhausted
 from headrace.runtime.microbatch import MicroBatchApplication
 from headrace.topics import wait_for_broker
 
@@ -115,7 +116,8 @@ def _reason(error: BaseException) -> BaseException:
         if isinstance(cause, HeadraceError):
             return cause
         cause = cause.__cause__
-    return error
+    # A full disk is no fault of the broker's, and trying again finds it full.
+    return exhausted(error) or error
 
 
 def _leave(*_: object) -> None:

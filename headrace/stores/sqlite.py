@@ -21,6 +21,7 @@ from urllib.parse import quote
 from headrace.batch import Batch
 from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
+from headrace.exhaustion import check_file_handles, is_full, may_not_grow
 from headrace.pipeline.tables import Table
 from headrace.stores.port import TOO_OLD, Columns, Position, Progress
 from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
@@ -330,6 +331,8 @@ class SQLiteStore:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             hint = "stop the other program that writes to it: it has held the lock for long"
             return StoreUnavailable(f"the store {self._path} is locked by a second writer", hint=hint)
+        if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+            check_file_handles()
         if code == sqlite3.SQLITE_CANTOPEN and self._readonly:
             return self._absent()
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -337,9 +340,13 @@ class SQLiteStore:
         if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             hint = "choose another file with --store, or move this one away"
             return StoreError(f"the store {self._path} cannot be read: {error}", hint=hint)
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            hint = "make room on the disk, then start again: nothing that was stored is lost"
-            return StoreError(f"the store {self._path} cannot be written: {error}", hint=hint)
+        no_room = code == sqlite3.SQLITE_IOERR and (is_full(self._path.parent) or may_not_grow())
+        if code == sqlite3.SQLITE_FULL or no_room:
+            hint = "make room on its disk: nothing is lost, and it goes on by itself"
+            return StoreUnavailable(f"there is no room left for the store {self._path}", hint=hint)
+        if code == sqlite3.SQLITE_IOERR:
+            hint = "look after the disk, then start again: nothing that was stored is lost"
+            return StoreError(f"the store {self._path} cannot be read or written: {error}", hint=hint)
         if str(error).startswith(("no such table", "no such column")):
             hint = "start a sink with this pipeline file: it makes what is missing"
             return StoreUnavailable(f"the store {self._path} does not hold that yet: {error}", hint=hint)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 import taosws
 
 from headrace.errors import SettingsError, StoreError, StoreUnavailable
+from headrace.exhaustion import check_file_handles
 
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 30
@@ -146,6 +147,7 @@ class Connection:
 
     def away(self, why: str) -> StoreUnavailable:
         """The error that says that TDengine does not answer."""
+        check_file_handles()
         return StoreUnavailable(
             f"TDengine at {self.address} does not answer: {why}", hint="start it, or give another store with --store"
         )
