@@ -8,12 +8,16 @@ import msgspec
 
 from headrace.runtime import MicroBatch, MicroBatchApplication, Outgoing
 from headrace.wire import Refused
-from processors.windows.local import Local, Source
+from processors.windows.local import PART_BYTES, Local, Source
 from processors.windows.parts import VERSION, Kept, Panes, Part, decode, encode
 from processors.windows.watermark import NEVER
 
 SAY_EVERY_MS = 500
 """How often a partition says how far it is, at the most, when it has nothing to hand on."""
+
+
+ROOM_BYTES = 1_000
+"""So much of a message is kept for what stands around what is handed on."""
 
 
 class HandingOn:
@@ -23,6 +27,7 @@ class HandingOn:
         self._app = app
         self._source, self._target = source, target
         self._partitions: tuple[int, int] | None = None
+        self._most = PART_BYTES
         self._said: dict[int, tuple[Local, Part, int]] = {}
         """Of each partition what it said last of how far it is, and when (ms)."""
 
@@ -33,11 +38,13 @@ class HandingOn:
         """
         if self._partitions is None:
             self._partitions = self._app.partitions(self._source), self._app.partitions(self._target)
+            # Around what is handed on each message says how far its partition is.
+            self._most = min(PART_BYTES, self._app.limits.of(self._target) - ROOM_BYTES)
         sources, targets = self._partitions
         part = local.part(
             Source(batch.partition, sources, batch.next_offset), batch.polled_ms * 1_000 if batch.idle else None
         )
-        handed = list(local.handed_on(targets))
+        handed = list(local.handed_on(targets, self._most))
         of, before, said_ms = self._said.get(batch.partition, (None, None, 0))
         if of is not local or before is None:  # it was another process's meanwhile
             before = msgspec.structs.replace(part, next_offset=0, horizon_us=NEVER, clock_us=NEVER, silent=False)

@@ -8,18 +8,25 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from native_kafka import KafkaPart
 from processor_line import BASE_MS, PATIENCE_S, ProcessorLine, fill_the_store, until
 
+from headrace.batch import Batch
 from headrace.ledger import LedgerReader
+from headrace.pipeline import parse
 from headrace.runtime import Outgoing, dead_letter, size_of
 from headrace.runtime.limits import HEADER_BYTES
 from headrace.stores import open_store
 from headrace.topics import BROKER_BYTES, CLIENT, ENVELOPE_BYTES, reader
 from headrace.verify import verify
+from processors.windows import WindowSpec
+from processors.windows.local import Local
+from processors.windows.parts import Panes, times_of
 
 LIMIT = 1_000_000
 """The longest message that these topics believe."""
@@ -276,3 +283,40 @@ def limit(address: str, topic: str, most: int) -> None:
         return all(config.result(PATIENCE_S)["max.message.bytes"].value == str(most) for config in found.values())
 
     until(is_so, "the topic's new limit")
+
+
+@pytest.mark.parametrize("kind", ["panes", "readings"])
+def test_what_partitions_hand_on_is_cut_to_what_a_message_takes(kind: str) -> None:
+    window = 'kind = "tumbling", size = "10s"' if kind == "panes" else 'kind = "session", gap = "5s"'
+    pipeline = parse(
+        f"""
+        [topics.meters]
+        tags = {{ room = "text" }}
+        fields = {{ current = "float", note = "text" }}
+        [streams.rooms]
+        from = "meters"
+        by = ["room"]
+        window = {{ {window} }}
+        aggregates = {{ current = ["p99"], note = ["last"] }}
+        """
+    )
+    rooms, each = 800, 3
+    n = rooms * each
+    columns: dict[str, list[object]] = {
+        "room": [f"room-{place % rooms}" for place in range(n)],
+        "current": [float(place) for place in range(n)],
+        "note": ["x" * 1_500] * n,
+    }
+    devices = [f"meter-{place % 7}" for place in range(n)]
+    batch = Batch(devices, np.arange(BASE_MS, BASE_MS + n) * 1_000, columns)
+    for most in (500_000, 10_000, 100):
+        local = Local(WindowSpec.of(pipeline, "rooms"))
+        local.add(batch.take(np.arange(n)), 0)
+        local.tick(60_000_000)
+        handed = [what for _, what in local.handed_on(4, most)]
+        counts = [len(times_of(what.pane if isinstance(what, Panes) else what.ts_us)) for what in handed]
+        assert sum(counts) == (rooms if kind == "panes" else n)
+        sizes = [len(msgspec.msgpack.encode(what)) for what in handed]
+        assert all(size <= most or count == 1 for size, count in zip(sizes, counts, strict=True))
+        # As few messages as there may be.
+        assert len(handed) <= 4 * (2 * sum(sizes) // (4 * most) + 2) or max(counts) == 1

@@ -11,10 +11,12 @@ what has fallen silent. So a partition that is read again since its last checkpo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from headrace.batch import Batch, Int64s
@@ -26,6 +28,11 @@ from processors.windows.spec import WindowSpec
 from processors.windows.waiting import Readings
 from processors.windows.watermark import NEVER
 from processors.windows.windowed import Judged, Outcome, Said, Windowed
+
+Handed = TypeVar("Handed", Panes, Kept)
+
+PART_BYTES = 500_000
+"""The most bytes of a message: sketches and texts can make a thousand panes more than a broker takes."""
 
 MOST_PANES = 1_000
 """The most panes, or readings, of one message."""
@@ -116,17 +123,19 @@ class Local(Windowed):
             super()._advance(np.empty(0, np.int64), said)
         return Outcome(None, said.late)
 
-    def handed_on(self, targets: int) -> Iterator[tuple[int, Panes | Kept]]:
-        """What there is to be handed on since the last call, with the partition that its groups come together in."""
+    def handed_on(self, targets: int, most: int = PART_BYTES) -> Iterator[tuple[int, Panes | Kept]]:
+        """What there is to be handed on since the last call, with the partition that its groups come together in.
+
+        Each is of ``most`` bytes at the most, but for a single pane or reading that has more.
+        """
         assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
         if self._panes is not None:
             for slots, panes, firsts, partials in self._panes.handed:
                 of = self._targets(slots, targets)
                 for target in np.unique(of).tolist():
                     mine = np.flatnonzero(of == target)
-                    for begin in range(0, len(mine), MOST_PANES):
-                        part = mine[begin : begin + MOST_PANES]
-                        yield target, self._packed(slots[part], panes[part], firsts[part], partials, part)
+                    packed = partial(self._packed, slots, panes, firsts, partials)
+                    yield from ((target, what) for what in _pieces(mine, packed, most))
             self._panes.handed.clear()
         for batch in self._kept:
             columns = {name: batch.column(name) for name in self.spec.said}
@@ -137,11 +146,7 @@ class Local(Windowed):
             of = np.array([target_of(key, targets) for key in keys], np.int64)
             for target in np.unique(of).tolist():
                 mine = np.flatnonzero(of == target)
-                for begin in range(0, len(mine), MOST_PANES):
-                    part = mine[begin : begin + MOST_PANES]
-                    chosen = part.tolist()
-                    taken = {name: [values[place] for place in chosen] for name, values in columns.items()}
-                    yield target, kept_of(batch.take(part), taken)
+                yield from ((target, what) for what in _pieces(mine, partial(_kept, batch, columns), most))
         self._kept.clear()
 
     def _targets(self, slots: Int64s, targets: int) -> Int64s:
@@ -150,13 +155,13 @@ class Local(Windowed):
 
     def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
         assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by handed_on() alone
-        different, group = np.unique(slots, return_inverse=True)
+        different, group = np.unique(slots[part], return_inverse=True)
         aggregates = self._panes.rows.aggregates
         return Panes(
             groups=[list(self.groups.values[slot]) for slot in different.tolist()],
             group=packed_times(group),
-            pane=packed_times(panes),
-            first=packed_times(firsts),
+            pane=packed_times(panes[part]),
+            first=packed_times(firsts[part]),
             partials=aggregates.packed(aggregates.take(partials, part)),
         )
 
@@ -188,6 +193,24 @@ class Local(Windowed):
     def take_extra(self, extra: dict[str, Any]) -> None:
         """Take up what :attr:`extra` was."""
         self.since = extra["since"]
+
+
+def _kept(batch: Batch, columns: dict[str, list[Any]], places: Int64s) -> Kept:
+    chosen = places.tolist()
+    return kept_of(batch.take(places), {name: [values[place] for place in chosen] for name, values in columns.items()})
+
+
+def _pieces(places: Int64s, made: Callable[[Int64s], Handed], most: int) -> Iterator[Handed]:
+    """What is made of these places, in as many pieces as it takes for each to fit into a message."""
+    for begin in range(0, len(places), MOST_PANES):
+        part = places[begin : begin + MOST_PANES]
+        what = made(part)
+        if len(part) > 1 and len(msgspec.msgpack.encode(what)) > most:
+            half = len(part) // 2
+            yield from _pieces(part[:half], made, most)
+            yield from _pieces(part[half:], made, most)
+        else:
+            yield what
 
 
 def target_of(values: tuple[object, ...], targets: int) -> int:
