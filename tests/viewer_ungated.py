@@ -11,23 +11,28 @@ from headrace.service import main
 from headrace.settings import Settings
 from viewer.__main__ import serve
 from viewer.gate import Gate
-from viewer.watch import Budget
+from viewer.protobuf import fields
+from viewer.spending import Budget
+
+MAKE_VIEW = 6
 
 
 class Ungated(Gate):
     """Counts views, refuses nothing."""
 
     def answer(self, request: bytes) -> None:
-        super().answer(request)
+        if any(field == MAKE_VIEW for field, _ in fields(request)):
+            self._views.add(request)
 
 
 def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> None:
-    budget = Budget(work_s=flags.work_s, memory=flags.memory_mb << 20)
+    budget = Budget(work_s=flags.work_s, share=flags.share, memory=flags.memory_mb << 20)
     asyncio.run(serve(pipeline, settings, gate=Ungated, budget=budget, max_cells=None))
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-s", type=float, default=5.0)
+    parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--memory-mb", type=int, default=1024)
 
 

@@ -19,7 +19,8 @@ from viewer.gate import Gate
 from viewer.panels import page
 from viewer.reach import MAX_CELLS
 from viewer.server import PageServer, is_loopback
-from viewer.watch import Budget, WatchedEngine
+from viewer.spending import Budget
+from viewer.watch import WatchedEngine
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +26,12 @@ import msgspec
 from headrace.errors import HeadraceError
 from viewer import frames
 from viewer.frames import Kind, Mark, Start
+from viewer.spending import Budget, Spending
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.1
+MOST_LOOK_S = 1.0
 SUSPECT_S = 60.0
 """A view is held to be what slows the feed's updates down for so long after it was made."""
 BACK_OFF_S = 0.5
@@ -38,18 +39,6 @@ MOST_BACK_OFF_S = 10.0
 CALM_S = 60.0
 """After so long without an end the engine is started at once again."""
 MOST_FAILED_STARTS = 5
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the engine may take: seconds of one piece of work, bytes of memory, seconds to stop in.
-
-    A page may have it for twice ``work_s`` in any four times ``work_s``.
-    """
-
-    work_s: float = 5.0
-    memory: int = 1 << 30
-    stop_s: float = 1.0
 
 
 class Client(Protocol):
@@ -105,6 +94,16 @@ class WatchedEngine:
         except OSError:
             return 0
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    @property
+    def _cpu_s(self) -> float | None:
+        """Seconds of processor time that the process has taken; None where the system does not tell."""
+        try:
+            stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return None
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     def start(self) -> None:
         """Begin; ``ready`` is set once pages may connect."""
@@ -253,30 +252,27 @@ class WatchedEngine:
             self._on_failure(HeadraceError(told["message"], hint=told["hint"]))
 
     async def _watch(self, process: subprocess.Popen[bytes], mark: Mark) -> None:
-        """Look at what the engine does, and end it when that is too much.
-
-        Time is counted in looks, so that a machine that was asleep blames nobody.
-        """
-        budget, seen, looks = self._budget, 0, 0
-        recent: deque[int] = deque(maxlen=round(4 * budget.work_s / LOOK_S))
+        """Look at what the engine does, and end it when that is too much."""
+        loop, spending = asyncio.get_running_loop(), Spending(self._budget)
+        last = loop.time()
         while True:
             await asyncio.sleep(LOOK_S)
             number, page = mark.read()
-            recent.append(page if number else 0)
-            if page in self._clients and recent.count(page) * LOOK_S > 2 * budget.work_s:
-                # One request after the other, each within the budget: the engine can go on without the page.
-                client = self._clients[page]
-                self.detach(page)
-                client.lost(f"what you asked for held the engine for {2 * budget.work_s:g} s of {4 * budget.work_s:g}")
+            now = loop.time()
+            # A machine or a server that was asleep has not looked.
+            passed_s, last = min(now - last, MOST_LOOK_S), now
+            excess = spending.look(number, page, cpu_s=self._cpu_s, passed_s=passed_s, memory=self.memory)
+            if excess is None:
                 continue
-            seen, looks = (number, looks + 1) if number and number == seen else (number, 0)
-            if looks * LOOK_S >= budget.work_s:
-                self._end(process, page or self._suspect(), f"held the engine for {budget.work_s:g} s")
-            elif self.memory > budget.memory:
-                self._end(process, page, f"made the engine take more than {budget.memory >> 20} MB")
-            else:
-                continue
-            return
+            if excess.fatal:
+                suspect = excess.page or (self._suspect() if excess.slow else 0)
+                self._blamed = suspect, excess.did
+                process.kill()
+                return
+            # One request after the other, each within the budget: the engine can go on without the page.
+            if (client := self._clients.get(excess.page)) is not None:
+                self.detach(excess.page)
+                client.lost(f"what you asked for {excess.did}")
 
     def _suspect(self) -> int:
         """The page whose view an update is slow for: the newest, if there is one of late."""
@@ -284,10 +280,6 @@ class WatchedEngine:
         views = [(client.viewed_at, page) for page, client in self._clients.items() if client.viewed_at is not None]
         at, page = max(views, default=(since, 0))
         return page if at > since else 0
-
-    def _end(self, process: subprocess.Popen[bytes], page: int, did: str) -> None:
-        self._blamed = page, did
-        process.kill()
 
     def _lost(self, code: int, page: int) -> None:
         """Tell the pages that the engine has ended."""
