@@ -24,7 +24,10 @@ from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.pipeline.tables import Column, Table
 from headrace.stores import Position, Store, Tail, open_store
-from headrace.stores.tdengine.names import subtable, supertable
+from headrace.stores.port import Progress
+from headrace.stores.tdengine import store as store_module
+from headrace.stores.tdengine.names import PROGRESS, subtable, supertable
+from headrace.stores.tdengine.store import TDengineStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
@@ -512,6 +515,57 @@ def test_partition_that_moves_to_another_writer_and_back_is_counted_exactly(plac
     counts = one.write(METERS, meters(("m1", 5, 1.0), ("m1", 7, 1.0)), Position("meters", 0, 3, 5)).counts
     assert counts == {"stored": 4, "duplicate": 1}
     assert set(one.latest(METERS, 9)["location"]) == {"hall"}
+
+
+def test_a_writer_that_was_suspended_within_a_write_does_not_replace_newer_counts(
+    tdengine_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, other = tdengine_place.prepared(), tdengine_place.prepared()
+    assert isinstance(slow, TDengineStore)
+    slow.write(METERS, meters(("m1", 0, 1.0)), Position("meters", 0, 0, 1))
+    intend = slow._intend
+
+    def suspended(*arguments: Any) -> None:
+        # What is to be written is decided; now others take over, and go on.
+        other.write(METERS, meters(("m1", 1, 1.0)), Position("meters", 0, 1, 2))
+        other.write(METERS, meters(("m1", 2, 1.0), ("m1", 3, 1.0)), Position("meters", 0, 2, 4))
+        intend(*arguments)
+
+    monkeypatch.setattr(slow, "_intend", suspended)
+    slow.write(METERS, meters(("m1", 1, 1.0)), Position("meters", 0, 1, 2))
+    assert other.progress()["meters", 0] == Progress(4, {"stored": 4, "duplicate": 0})
+    counts = other.write(METERS, meters(("m1", 4, 1.0)), Position("meters", 0, 4, 5)).counts
+    assert counts == {"stored": 5, "duplicate": 0}
+
+
+def test_older_counts_are_deleted(tdengine_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PRUNE_EVERY", 4)
+    store = tdengine_place.prepared()
+    assert isinstance(store, TDengineStore)
+    for i in range(10):
+        store.write(METERS, meters(("m1", i, 1.0)), Position("meters", 0, i, i + 1))
+    assert store.progress()["meters", 0] == Progress(10, {"stored": 10, "duplicate": 0})
+    assert store._connection.query(f"SELECT COUNT(*) FROM `{PROGRESS}`") == [(3,)]
+
+
+def test_a_subtable_that_another_writer_makes_meanwhile_stops_nobody(
+    tdengine_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = tdengine_place.prepared(), tdengine_place.prepared()
+    assert isinstance(one, TDengineStore)
+    other.write(METERS, meters(("m1", 0, 1.0)), Position("meters", 1, 0, 1))
+    query, made = one._connection.query, []
+
+    def with_company(statement: str) -> Any:
+        found = query(statement)
+        if "SELECT TAGS tbname" in statement and not made:
+            made.append(other.write(METERS, meters(("m2", 0, 1.0)), Position("meters", 1, 1, 2)))
+        return found
+
+    monkeypatch.setattr(one._connection, "query", with_company)
+    one.write(METERS, meters(("m3", 0, 1.0)), Position("meters", 0, 0, 1))
+    assert made
+    assert one.count(METERS) == 3
 
 
 # Revisions

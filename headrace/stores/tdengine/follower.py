@@ -167,7 +167,8 @@ class Follower:
     def _count(self) -> int:
         """How many rows were ever stored for the topic, by the durable counts."""
         found = self._connection.query(
-            f"SELECT `counts` FROM {quoted(PROGRESS)} WHERE `topic` = {literal(self._order.counted)}"
+            f"SELECT LAST_ROW(`counts`) FROM {quoted(PROGRESS)} WHERE `topic` = {literal(self._order.counted)}"
+            " PARTITION BY `partition`"
         )
         return sum(json.loads(counts).get("stored", 0) for (counts,) in found)
 

@@ -83,7 +83,7 @@ def make_database(connection: Connection, retention: Duration) -> None:
 
 
 def make_progress(connection: Connection) -> None:
-    """Make the table of counts: a subtable a partition with one row, which is written again and again."""
+    """Make the table of counts: a subtable a partition, whose last row counts, and the others only for a while."""
     connection.execute(
         f"CREATE STABLE IF NOT EXISTS {quoted(PROGRESS)}"
         " (`at` TIMESTAMP, `next_offset` BIGINT, `counts` VARCHAR(16000))"

@@ -40,7 +40,10 @@ from headrace.stores.tdengine.writer import Writer
 TOO_LONG = "dropped:too_long"
 
 PROGRESS_AT_US = 7_258_118_400_000_000
-"""The time of a partition's one row of counts, in the year 2200: no retention ever takes it away."""
+"""The time of a partition's counts is this, in the year 2200, and their next offset: no retention takes them away."""
+
+PRUNE_EVERY = 1_000
+"""After so many writes of a partition its older counts are deleted."""
 
 
 class TDengineStore:
@@ -56,6 +59,8 @@ class TDengineStore:
         self._retention_us: int | None = None
         self._writers: dict[Table, Writer] = {}
         self._written: dict[tuple[str, int], int] = {}
+        self._intended: dict[tuple[str, int], int] = {}
+        """How many counts of each partition were written since older ones were deleted."""
         self._tails: list[TDengineTail] = []
         if readonly:
             self._connection.query(f"SELECT COUNT(*) FROM {quoted(PROGRESS)}")
@@ -120,7 +125,10 @@ class TDengineStore:
 
     def progress(self) -> dict[tuple[str, int], Progress]:
         """See the port."""
-        found = self._connection.query(f"SELECT `topic`, `partition`, `next_offset`, `counts` FROM {quoted(PROGRESS)}")
+        found = self._connection.query(
+            "SELECT `topic`, `partition`, LAST_ROW(`next_offset`), LAST_ROW(`counts`)"
+            f" FROM {quoted(PROGRESS)} PARTITION BY `topic`, `partition`"
+        )
         return {(topic, partition): Progress(offset, json.loads(counts)) for topic, partition, offset, counts in found}
 
     def latest(self, table: Table, limit: int) -> Columns:
@@ -209,15 +217,17 @@ class TDengineStore:
     def _before(self, partition: tuple[str, int]) -> Progress:
         found = self._connection.query(
             f"SELECT `next_offset`, `counts` FROM {quoted(PROGRESS)}"
-            f" WHERE tbname = {literal(progress_subtable(*partition))}"
+            f" WHERE tbname = {literal(progress_subtable(*partition))} ORDER BY `at` DESC LIMIT 1"
         )
         return Progress(found[0][0], json.loads(found[0][1])) if found else Progress(-1, {})
 
     def _intend(self, partition: tuple[str, int], progress: Progress) -> None:
+        """Write the counts, beside those of lower offsets: a writer that wakes too late must not replace newer ones."""
         topic, number = partition
+        at_us = PROGRESS_AT_US + progress.next_offset
         tags = [taosws.varchar_to_tag(topic), taosws.big_int_to_tag(number)]
         row = [
-            taosws.micros_timestamps_to_column([PROGRESS_AT_US]),
+            taosws.micros_timestamps_to_column([at_us]),
             taosws.big_ints_to_column([progress.next_offset]),
             taosws.varchar_to_column([json.dumps(progress.counts)]),
         ]
@@ -226,6 +236,10 @@ class TDengineStore:
             " (`at`, `next_offset`, `counts`) VALUES (?, ?, ?)",
             [taosws.stmt2_bind_param_view(progress_subtable(topic, number), tags, row)],
         )
+        self._intended[partition] = self._intended.get(partition, 0) + 1
+        if self._intended[partition] >= PRUNE_EVERY:
+            self._connection.execute(f"DELETE FROM {quoted(progress_subtable(topic, number))} WHERE `at` < {at_us}")
+            self._intended[partition] = 0
 
     def _writable(self) -> None:
         if self._readonly:

@@ -108,7 +108,10 @@ class Subtables:
         places = {name: slot for slot, name in enumerate(self.names)}
         newest = f"CAST(LAST_ROW({quoted(table.time)}) AS BIGINT)"
         for row in self._connection.query(f"SELECT tbname, {newest} FROM {name} GROUP BY tbname"):
-            self.newest_us[places[row[0]]] = row[1]
+            slot = places.get(row[0])
+            # One that is not known was made since the first question, by the sink of another partition.
+            if slot is not None:
+                self.newest_us[slot] = row[1]
 
     def _add(self, device: str, name: str, tags: Tags | None) -> None:
         slot = self._slots[device] = len(self.names)

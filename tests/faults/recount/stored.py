@@ -89,8 +89,12 @@ class TDengineTables:
 
     def counts(self) -> dict[tuple[str, int], dict[str, int]]:
         """See Tables."""
-        found = self._ask(
-            f"SELECT `topic`, `partition`, `next_offset`, `counts` FROM `{self._database}`.`_headrace_progress`"
+        # Of a partition's rows the one with the greatest offset counts.
+        found = sorted(
+            self._ask(
+                f"SELECT `topic`, `partition`, `next_offset`, `counts` FROM `{self._database}`.`_headrace_progress`"
+            ),
+            key=lambda row: int(row[2]),
         )
         return {(topic, part): {**json.loads(counts), "next_offset": upto} for topic, part, upto, counts in found}
 
