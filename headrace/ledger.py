@@ -266,7 +266,9 @@ class LedgerReader:
                 raise KafkaException(error)
             # Where entries come all the time the end itself is never met: the end of now is enough.
             self._at_end = self._at_end or message.offset() >= end - 1
-            if message.value() is not None:
+            if message.value() is None:
+                self.entries.pop(message.key(), None)
+            else:
                 self._take(message.key(), decode(message.value()))
         return list(self.entries.values())
 

@@ -73,7 +73,7 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         session_s=flags.session,
     )
     app.will_produce(written_topics(pipeline))
-    TableSink(app, store, all_topics(pipeline), all_tables(pipeline))
+    TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
     return app
 
 

@@ -51,10 +51,18 @@ class TableSink(BaseSink):
     """Writes what the topics bring into the store, and gives back the dead letters."""
 
     def __init__(
-        self, app: MicroBatchApplication, store: Store, topics: Mapping[str, Topic], tables: Mapping[str, Table]
+        self,
+        app: MicroBatchApplication,
+        store: Store,
+        topics: Mapping[str, Topic],
+        tables: Mapping[str, Table],
+        *,
+        line: str,
     ) -> None:
+        """``line`` is the pipeline's name: lines that read one topic tell their dead letters by it."""
         super().__init__(lambda: None)
         self._app = app
+        self._line = line
         self._store = store
         self._tables = tables
         self._decoders = {name: Decoder(topic) for name, topic in topics.items()}
@@ -225,7 +233,7 @@ class TableSink(BaseSink):
         self._reach[partition] = max(reached, batch.next_offset)
         part.counts["read"] = part.counts.get("read", 0) + len(decoded.batch)
         self._rows += len(decoded.batch) or 1
-        return [_dead_letter(batch, refused, self._app.limits) for refused in decoded.refused]
+        return [_dead_letter(batch, refused, self._app.limits, self._line) for refused in decoded.refused]
 
     def _write(self) -> None:
         """Write everything that waits; if that fails, let go of it all.
@@ -271,7 +279,7 @@ class TableSink(BaseSink):
         return progress.next_offset
 
 
-def _dead_letter(batch: MicroBatch, refused: Refused, limits: Limits) -> Outgoing:
+def _dead_letter(batch: MicroBatch, refused: Refused, limits: Limits, line: str) -> Outgoing:
     """The message with its bytes unchanged, and why it was refused, where it stands and since when, in its headers.
 
     Where the topic of dead letters does not take as many bytes, the headers say how many and their digest instead.
@@ -285,6 +293,7 @@ def _dead_letter(batch: MicroBatch, refused: Refused, limits: Limits) -> Outgoin
         "partition": str(batch.partition),
         "offset": str(batch.offset(place)),
         "time": stamp,
+        "line": line,
     }
     letter = Outgoing(batch.topic + DLQ_SUFFIX, batch.key(place), batch.values[place] or b"", batch.polled_ms)
     return dead_letter(letter, said, limits)

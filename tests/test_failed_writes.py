@@ -276,7 +276,7 @@ def rounds(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sinks.tables, "RETRY_S", 0.01)
         patched.setattr(sinks.tables, "WRITE_EVERY_S", request.param)
-        TableSink(app, store, all_topics(pipeline), all_tables(pipeline))
+        TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
         yield Rounds(name, embedded_broker.address, app, Trap(store), place.open(readonly=True))
 
 

@@ -387,7 +387,7 @@ late = "dead-letter"
 
 
 def test_lines_that_share_a_cluster_have_no_topic_of_their_own_in_common() -> None:
-    """But for the topic of readings, which both declare, and its dead letters."""
+    """But for the topic of readings, which both declare, and its dead letters, which say whose they are."""
     topics = [{topic.name for topic in wanted(parse(SHARED.format(name=name)))} for name in ("north", "south")]
     assert topics[0] & topics[1] == {"sensors", "sensors.dlq"}
     assert {"north.ledger", "north.rooms.repartition", "north-rooms.late"} <= topics[0]

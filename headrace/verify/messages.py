@@ -60,8 +60,8 @@ def _may_have_expired(before: Held, offsets: int) -> bool:
     return before.messages <= offsets and min(astuple(before)) >= 0
 
 
-def check_letters(consumer: Consumer, line: Line, verdict: Verdict) -> None:
-    """That every message that a sink has refused is a dead letter."""
+def check_letters(consumer: Consumer, name: str, line: Line, verdict: Verdict) -> None:
+    """That every message that a sink of the pipeline ``name`` has refused is a dead letter of its own."""
     dlq = line.topic + DLQ_SUFFIX
     if any(reach.begin for reach in reaches(consumer, dlq).values()):
         verdict.notes.append(f"{dlq}: the oldest dead letters have expired")
@@ -70,8 +70,8 @@ def check_letters(consumer: Consumer, line: Line, verdict: Verdict) -> None:
     for messages in messages_of(consumer, dlq):
         for message in messages:
             headers = dict(message.headers() or ())
-            if "offset" not in headers:
-                continue  # a result that was too large for its topic: it has no place there
+            if "offset" not in headers or headers.get("line") != name.encode():
+                continue  # a result that was too large for its topic, or what another line has refused
             partition, offset = int(headers["partition"]), int(headers["offset"])
             if offset < line.upto.get(partition, 0):
                 letters.add((partition, offset))

@@ -184,17 +184,18 @@ def _read(consumer: Consumer, name: str, partition: int, begin: int, end: int) -
         return
     consumer.assign([TopicPartition(name, partition, begin)])
     try:
-        yield from _until(consumer, end)
+        yield from _until(consumer, begin, end)
     finally:
         consumer.unassign()
 
 
-def _until(consumer: Consumer, end: int) -> Iterator[list[Message]]:
-    """The messages of the one assigned partition below ``end``, or up to where there are no more."""
-    ended = False
+def _until(consumer: Consumer, begin: int, end: int) -> Iterator[list[Message]]:
+    """The messages of the one assigned partition from ``begin`` up to ``end``, or to where there are no more."""
+    ended, left = False, end - begin
     while not ended:
         messages = []
-        for message in consumer.consume(CHUNK, timeout=0.2):
+        # No more than there can be: it waits until it has as many.
+        for message in consumer.consume(min(left, CHUNK), timeout=0.05):
             error = message.error()
             if error is None:
                 ended = ended or message.offset() >= end - 1
@@ -205,4 +206,5 @@ def _until(consumer: Consumer, end: int) -> Iterator[list[Message]]:
             elif not error.retriable():
                 raise KafkaException(error)
         if messages:
+            left = max(end - 1 - messages[-1].offset(), 1)
             yield messages

@@ -34,6 +34,12 @@ def check_windows(
     the same. (How the store's windows agree with the topic's is looked at where its rows are.)
     """
     stream, topic = pipeline.streams[line.name], recounts[into(pipeline, line.name)]
+    one_window_each = isinstance(stream.window, Tumbling) and of_one_device(stream, pipeline.topics[stream.source])
+    windowed, in_windows = line.counts.get("windowed", 0), sum(line.counts.get(n, 0) for n in ("in_closed", "in_open"))
+    if one_window_each and windowed != in_windows:
+        verdict.faults.append(
+            f"stream {line.name}: {windowed} readings are in windows, and closed and open ones hold {in_windows}"
+        )
     if line.counts.get(BEGUN_ANEW):
         verdict.notes.append(
             f"stream {line.name} was started over, and its topic may have windows from before: they are not compared"
