@@ -172,14 +172,14 @@ def _verify(flags: argparse.Namespace) -> int:
     from headrace.ledger import LedgerReader
     from headrace.status import Board
     from headrace.stores import open_store
-    from headrace.topics import reader, wait_for_broker
+    from headrace.topics import ONE_AFTER_ANOTHER, reader, wait_for_broker
     from headrace.verify import verify
 
     settings = _settings(flags)
     pipeline = load(settings.pipeline)
     wait_for_broker(settings.broker, patience_s=10)
     store = open_store(settings.store, readonly=True)
-    consumer, ledger = reader(settings.broker), LedgerReader(reader(settings.broker), pipeline)
+    consumer, ledger = reader(settings.broker, **ONE_AFTER_ANOTHER), LedgerReader(reader(settings.broker), pipeline)
     try:
         verdict = verify(consumer, pipeline, ledger, store, drained=flags.drained)
         if not any(line.entries for line in verdict.lines):

@@ -38,10 +38,12 @@ from headrace.services import PRODUCERS, Services
 from headrace.settings import Settings, writable_folder
 from headrace.status import Board
 from headrace.stores import Store, open_store
-from headrace.topics import ensure_topics, reader, wait_for_broker
+from headrace.topics import ONE_AFTER_ANOTHER, ensure_topics, reader, wait_for_broker
 from headrace.verify import Verdict, lines_of, looked_over, verify
 
 SHOW_EVERY_S = 0.5
+SHOW_AT_REST_S = 2.0
+"""How often a line is looked at of which nothing has changed."""
 SAY_EVERY_S = 5.0
 START_S = 60.0
 DRAIN_S = 15.0
@@ -113,7 +115,7 @@ class Demo:
             broker = stack.enter_context(EmbeddedBroker(data / "broker", port=self.options.broker_port))
             self.settings = replace(self.settings, broker=broker.address)
             ensure_topics(wait_for_broker(broker.address, patience_s=START_S), self.pipeline)
-            consumer = reader(broker.address)
+            consumer = reader(broker.address, **ONE_AFTER_ANOTHER)
             stack.callback(consumer.close)
             ledger = LedgerReader(reader(broker.address), self.pipeline)
             stack.callback(ledger.close)
@@ -199,14 +201,16 @@ class Demo:
                 now = time.monotonic()
                 if self.options.run_s is not None and now - begun >= self.options.run_s:
                     return
+                before = self.lines
                 look()
+                every_s = SHOW_AT_REST_S if self.lines == before else SHOW_EVERY_S
                 board.take(self.lines, self.page.rows, self.page.clients, now)
                 if live is not None:
                     live.update(board.render(now - begun), refresh=True)
                 elif now - said >= SAY_EVERY_S:
                     said = now
                     print(board.line(now - begun), flush=True)
-                self._wait(max(0.0, SHOW_EVERY_S - (time.monotonic() - now)))
+                self._wait(max(0.0, every_s - (time.monotonic() - now)))
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

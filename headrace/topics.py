@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata
@@ -233,6 +234,10 @@ def first_message(consumer: Consumer, topic: str, partition: int, offset: int, *
     finally:
         consumer.unassign()
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"what is at offset {offset} of {topic}[{partition}]"))
+
+
+ONE_AFTER_ANOTHER: dict[str, Any] = {"fetch.wait.max.ms": 10}
+"""For a reader that goes from partition to partition: else each waits until the broker has given up on the last."""
 
 
 def reader(address: str, group: str = "headrace-reader", **config: object) -> Consumer:

@@ -89,7 +89,7 @@ class Demo:
         self.until(lambda: self.stored() > 0, "stored readings")
         assert self.process is not None
         self.services = psutil.Process(self.process.pid).children(recursive=True)
-        assert len(self.services) == 5
+        assert len(self.services) == 6, "the broker, four services, and the engine of the viewer"
 
     def named(self, service: str) -> list[psutil.Process]:
         """The process of a service as it is now; none while it is dead."""
