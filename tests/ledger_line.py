@@ -56,6 +56,8 @@ class Stage:
     """An application with its stages, before it runs."""
 
     line: MutableLine
+    pipeline: Pipeline
+    file: Path
     app: MicroBatchApplication
     sink: TableSink
     store: Store
@@ -141,7 +143,7 @@ class MutableLine:
             with self._application(pipeline, file, f"{pipeline.name}-both") as (app, store):
                 sink = TableSink(app, store, results, all_tables(pipeline), line=pipeline.name)
                 streams = TopicStreams(app, pipeline, self.topic, list(pipeline.streams))
-                stage = Stage(self, app, sink, store, streams)
+                stage = Stage(self, pipeline, file, app, sink, store, streams)
                 if plant is not None and run == 0:
                     plant(stage)
                 self._to_the_end(app)
@@ -160,7 +162,7 @@ class MutableLine:
             self._publish(pipeline, entry.key, ledger.encode(entry))
         with self._application(pipeline, file, pipeline.name) as (app, store):
             sink = TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
-            stage = Stage(self, app, sink, store, None)
+            stage = Stage(self, pipeline, file, app, sink, store, None)
             if plant is not None:
                 plant(stage)
             self._to_the_end(app)
@@ -236,14 +238,14 @@ class MutableLine:
 
     # ---- verdicts
 
-    def verdict(self, pipeline: Pipeline, file: Path) -> Verdict:
-        """What is found when nothing may wait any more."""
+    def verdict(self, pipeline: Pipeline, file: Path, *, drained: bool = True) -> Verdict:
+        """What is found, by default when nothing may wait any more."""
         hurried = {"fetch.wait.max.ms": 20}
         consumer = reader(self.address, **hurried)
         entries = LedgerReader(reader(self.address, **hurried), pipeline)
         store = open_store(f"sqlite:///{file}", readonly=True)
         try:
-            return verify(consumer, pipeline, entries, store, drained=True)
+            return verify(consumer, pipeline, entries, store, drained=drained)
         finally:
             store.close()
             entries.close()
