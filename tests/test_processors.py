@@ -256,7 +256,7 @@ def test_a_broker_that_comes_later_and_is_killed_midway_is_waited_for(lines: Mak
     with line.processor("--batch", "3") as processor:
         until(lambda: "waiting" in processor.log.read_text(), "a word of waiting", running=[processor])
         with broker:
-            line.send([*readings(DEVICES, 4_000, every_ms=50), *last_readings(DEVICES, 300)])
+            line.send([*readings(DEVICES, 1_500, every_ms=50), *last_readings(DEVICES, 300)])
             line.await_more(processor)
             broker.kill()
             processor.check()
