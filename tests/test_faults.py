@@ -18,11 +18,9 @@ from native_kafka import which_kafka
 
 HERE = Path(__file__).parent
 DISTURBANCES = "suspend-and-kill,kill-sink,store,delete-state"
-ENABLED = "HEADRACE_TEST_FAULTS"
 
 
-@pytest.mark.skipif(os.environ.get(ENABLED) != "1", reason=f"not yet part of every run: set {ENABLED}=1")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_wrong_or_falsely_alarmed(tmp_path: Path) -> None:
     broker = "kafka" if which_kafka().startswith("native") else "embedded"
     runs = {"sqlite": "at-least-once"}
@@ -32,7 +30,7 @@ def test_nothing_is_lost_wrong_or_falsely_alarmed(tmp_path: Path) -> None:
     for store, guarantee in runs.items():
         folder = tmp_path / store
         folder.mkdir()
-        command = [sys.executable, "-m", "faults", "--minutes", "0.75", "--rate", "1200", "--seed", "11"]
+        command = [sys.executable, "-m", "faults", "--minutes", "0.6", "--rate", "1200", "--seed", "11"]
         command += ["--store", store, "--guarantee", guarantee, "--broker", broker, "--only", DISTURBANCES]
         command += ["--data", str(folder / "data"), "--results", str(folder / "results.jsonl")]
         environment = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -47,7 +45,7 @@ def test_nothing_is_lost_wrong_or_falsely_alarmed(tmp_path: Path) -> None:
             assert run.returncode == 0, said
             verdict = json.loads((tmp_path / store / "results.jsonl").read_text())
             assert verdict["passed"]
-            assert verdict["readings"] > 40_000
+            assert verdict["readings"] > 30_000
             assert sum(verdict["events"].values()) >= 1
     finally:
         for run in begun.values():
