@@ -517,6 +517,16 @@ def test_partition_that_moves_to_another_writer_and_back_is_counted_exactly(plac
     assert set(one.latest(METERS, 9)["location"]) == {"hall"}
 
 
+def test_partition_that_is_taken_over_for_the_first_time_is_counted_exactly(place: Place) -> None:
+    one, other = place.prepared(), place.prepared()
+    one.write(METERS, meters(("m1", 0, 1.0)), Position("meters", 0, 0, 1))
+    other.write(METERS, meters(("m2", 0, 1.0)), Position("meters", 1, 0, 1))
+    one.write(METERS, meters(("m1", 5, 1.0), ("m1", 6, 1.0)), Position("meters", 0, 1, 3))
+    # A repeat of what the first one wrote since the second one has looked at the devices.
+    counts = other.write(METERS, meters(("m1", 6, 1.0), ("m1", 7, 1.0)), Position("meters", 0, 3, 5)).counts
+    assert counts == {"stored": 4, "duplicate": 1}
+
+
 def test_a_writer_that_was_suspended_within_a_write_does_not_replace_newer_counts(
     tdengine_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

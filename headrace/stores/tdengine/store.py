@@ -92,8 +92,8 @@ class TDengineStore:
         try:
             before = self._before(partition)
             check_whole(position, before)
-            if self._written.get(partition, before.next_offset) != before.next_offset:
-                # Another writer had the partition in between: what is remembered of its devices is old.
+            if self._written.get(partition, -1) != before.next_offset:
+                # Another writer had the partition before, or in between: what is remembered of its devices is old.
                 self._writers.pop(table, None)
             writer = self._writers.get(table)
             if writer is None:
