@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from native_kafka import KafkaPart
-from processor_line import MakeLine, Processor, ProcessorLine, last_readings, making_lines, readings, until
+from processor_line import MakeLine, Processor, ProcessorLine, last_readings, making_lines, message_of, readings, until
 
-from headrace.topics import reaches, reader
+from headrace.topics import CLIENT, reaches, reader
 
 DEVICES = 8
 SESSION = ("--session", "3")
@@ -50,6 +51,16 @@ def commit_all(line: ProcessorLine) -> bool:
     finally:
         consumer.close()
     return True
+
+
+def expire_all(line: ProcessorLine) -> None:
+    """Let the broker delete all messages that there are, as its retention would."""
+    consumer = reader(line.address)
+    ends = [TopicPartition(line.topic, n, reach.end) for n, reach in reaches(consumer, line.topic).items()]
+    consumer.close()
+    admin = AdminClient({**CLIENT, "bootstrap.servers": line.address})
+    for deleted in admin.delete_records(ends).values():
+        deleted.result(timeout=30)
 
 
 def test_one_that_was_suspended_cannot_spoil_what_another_has_done_since(broker: KafkaPart, lines: MakeLine) -> None:
@@ -85,6 +96,22 @@ def test_what_was_committed_beyond_the_state_is_read_again(broker: KafkaPart, li
         line.await_windows([processor])
         ledger = line.await_ledger([processor])
     assert ledger.messages == line.sent
+
+
+def test_the_state_outlives_messages_that_expire_unread(broker: KafkaPart, lines: MakeLine) -> None:
+    line = lines(broker.address)
+    line.send(readings(DEVICES, 100, every_ms=50))
+    with line.processor(*SESSION) as processor:
+        until(lambda: all_committed(line), "the commit of all there is", running=[processor])
+        assert processor.stop() == 0
+    unread = readings(DEVICES, 20, from_s=5, every_ms=50)
+    line.send_messages((r.device.encode(), message_of(r), line.partition_of(r.device)) for r in unread)
+    expire_all(line)
+    line.send([*readings(DEVICES, 100, from_s=7, every_ms=50), *last_readings(DEVICES, 100)])
+    with line.processor(*SESSION) as processor:
+        line.await_windows([processor])
+        ledger = line.await_ledger([processor])
+    assert ledger.counts["expired"] == len(unread)
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 from confluent_kafka import TopicPartition
 from quixstreams import Application
+from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
 from quixstreams.dataframe import StreamingDataFrame
 from quixstreams.error_callbacks import default_on_processing_error
 from quixstreams.models import Row
@@ -47,6 +48,9 @@ STATE = RocksDBOptions(
 """What a partition's store may take: at Quix's defaults it is 192 MB of write buffers, and grows for ten minutes."""
 
 NO_OFFSET = 2**63 - 1
+
+REVOKE_S = 5.0
+"""How long a partition that is to be given away waits for its last results to be produced."""
 
 log = logging.getLogger("headrace.runtime")
 
@@ -167,10 +171,16 @@ class MicroBatchApplication(Application):
                 return
             for hook in self._before_commit:
                 hook()
-            if not (revoking or self._config.exactly_once or context.checkpoint.empty()):
+            if not (self._config.exactly_once or context.checkpoint.empty()):
                 # A restore takes the state as the changelog has it, whatever offsets were committed after. So what
-                # it has emitted already must be there first.
-                self._producer.flush()
+                # it has emitted already must be there first, or the state must not be there either.
+                waiting = self._producer.flush(timeout=REVOKE_S if revoking else None)
+                if waiting and not revoking:
+                    raise CheckpointProducerTimeout(f"{waiting} messages could not be produced")
+                if waiting:
+                    log.warning("partitions go without a last checkpoint", extra={"not_produced": waiting})
+                    context.init_checkpoint()  # type: ignore[no-untyped-call]
+                    return
             assigned = bool(consumer.assigned)
             commit_checkpoint(force=True, revoking=revoking)
             self.has_committed = self.has_committed or assigned
