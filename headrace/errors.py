@@ -8,7 +8,8 @@ HeadraceError                 what happened, and a hint: what to do about it
 │   └── BrokerBuildError      the embedded broker could not be built
 ├── StoreError                the store is absent, refuses, or does not fit the pipeline
 │   ├── StoreUnavailable      the store is absent for now: waiting and retrying is right
-│   └── WriteConflict         the store has counted into the middle of a write: its progress must be read again
+│   ├── WriteConflict         the store has counted into the middle of a write: its progress must be read again
+│   └── WriterReplaced        another process writes these messages by now
 ├── StateError                a processor's state does not fit the stream as it is declared now
 ├── PortTaken                 a port that a service wants is in use
 ├── DataFolderError           the data folder cannot be written, or its disk is full
@@ -106,6 +107,10 @@ class StoreUnavailable(StoreError):
 
 class WriteConflict(StoreError):
     """The store has counted some of a write's messages already; its progress must be read again before writing."""
+
+
+class WriterReplaced(StoreError):
+    """Another process writes these messages by now: what was not written yet must not be."""
 
 
 class StateError(HeadraceError):

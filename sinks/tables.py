@@ -17,7 +17,7 @@ from quixstreams.sinks.base.exceptions import SinkBackpressureError
 
 from headrace import ledger
 from headrace.batch import Batch
-from headrace.errors import StoreError, StoreUnavailable, WriteConflict
+from headrace.errors import StoreError, StoreUnavailable, WriteConflict, WriterReplaced
 from headrace.event_time import to_datetime
 from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
@@ -99,14 +99,14 @@ class TableSink(BaseSink):
                 self._app.produce(self._keep(batch, durable))
             if not batch.more:
                 self._write_if_due()
-        except (StoreUnavailable, WriteConflict) as error:
+        except (StoreUnavailable, WriteConflict, WriterReplaced) as error:
             self._note_away(error)
 
     def quiet(self) -> None:
         """A poll has brought nothing: write what was put off for company."""
         try:
             self._write_if_due()
-        except (StoreUnavailable, WriteConflict) as error:
+        except (StoreUnavailable, WriteConflict, WriterReplaced) as error:
             self._note_away(error)
 
     def add(self, *_: object, **__: object) -> None:
@@ -123,7 +123,7 @@ class TableSink(BaseSink):
             if self._spoiled:
                 raise StoreUnavailable("a write before has failed", hint="what it held is read again")
             self._write()
-        except (StoreUnavailable, WriteConflict) as error:
+        except (StoreUnavailable, WriteConflict, WriterReplaced) as error:
             self._note_away(error)
             # Quix seeks back by itself now, and tells nobody: `on_paused` is for the sinks after this one.
             self._let_go()
@@ -145,8 +145,8 @@ class TableSink(BaseSink):
             self._begun.pop(partition, None)
 
     def _note_away(self, error: StoreError) -> None:
-        if isinstance(error, WriteConflict):
-            log.warning("another sink has written the same messages; reading again", extra={"reason": error.message})
+        if isinstance(error, WriteConflict | WriterReplaced):
+            log.warning("another sink writes the same messages; reading again", extra={"reason": error.message})
         elif not self._away:
             self._away = True
             log.warning("the store is away; readings wait in the broker", extra={"reason": error.message})
@@ -260,7 +260,11 @@ class TableSink(BaseSink):
         topic, partition = part.partition
         table = self._tables[topic]
         names = [column.name for column in (*table.columns, *table.tags)]
-        position = Position(topic, partition, part.first_offset, part.next_offset, part.counts)
+
+        def still_ours() -> None:
+            self._app.assure(topic, partition, part.first_offset)
+
+        position = Position(topic, partition, part.first_offset, part.next_offset, part.counts, still_ours)
         batch = Batch.joined(part.batches, names)
         progress = self._store.write(table, batch, position)
         too_old = progress.counts.get(TOO_OLD, 0)

@@ -88,6 +88,8 @@ class MicroBatchConsumer(InternalConsumer):
         """How many polls have brought nothing since one has."""
         self.on_quiet: list[Callable[[], None]] = []
         self._rewound: set[Partition] = set()
+        self.asked_s = time.monotonic()
+        """Since when it is known that the partitions were ours: when the broker was last asked for messages."""
         self.handed_out: dict[Partition, int] = {}
         """The first offset of each partition's row that was handed out last."""
 
@@ -169,7 +171,7 @@ class MicroBatchConsumer(InternalConsumer):
         return row
 
     def _fill(self, timeout: float | None) -> None:
-        before = self._rebalances
+        before, self.asked_s = self._rebalances, time.monotonic()
         messages = self._consume(timeout)
         # Where one partition is ours, and was all the time, every message is of it: no need to ask each.
         only = next(iter(self.assigned)) if len(self.assigned) == 1 and before == self._rebalances else None

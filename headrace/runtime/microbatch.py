@@ -13,11 +13,12 @@ import functools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from quixstreams import Application
 from quixstreams.checkpointing.exceptions import CheckpointProducerTimeout
 from quixstreams.dataframe import StreamingDataFrame
@@ -27,7 +28,7 @@ from quixstreams.sinks.base import BaseSink
 from quixstreams.state import DEFAULT_STATE_STORE_NAME
 from quixstreams.state.rocksdb import RocksDBOptions, RocksDBStore
 
-from headrace.errors import HeadraceError, SettingsError
+from headrace.errors import HeadraceError, SettingsError, WriterReplaced
 from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
 from headrace.runtime.fencing import CheckpointedPartition, FencedState
@@ -87,7 +88,7 @@ class MicroBatchApplication(Application):
     ) -> None:
         if batch < 1:
             raise SettingsError("a micro-batch of no messages", hint="write a batch of 1 or more")
-        self._batch, self._silent_s, self._tick_s = batch, silent_s, tick_s
+        self._batch, self._silent_s, self._tick_s, self._session_s = batch, silent_s, tick_s, session_s
         self.asked_to_stop = False
         self.has_committed = False
         """Whether a checkpoint was committed while partitions were assigned."""
@@ -312,6 +313,24 @@ class MicroBatchApplication(Application):
     def partitions(self, topic: str) -> int:
         """How many partitions a topic has."""
         return len(self._consumer.list_topics(topic, timeout=30).topics[topic].partitions)
+
+    def assure(self, topic: str, partition: int, offset: int) -> None:
+        """See that a partition, of which all below ``offset`` is done, is still this process's.
+
+        Raises WriterReplaced if it is not. The broker is asked when it was not for half a session: so long after a
+        process may have been suspended, and another may have taken over.
+        """
+        consumer, now = cast(MicroBatchConsumer, self._consumer), time.monotonic()
+        if now - consumer.asked_s < self._session_s / 2:
+            return
+        try:
+            consumer.commit(offsets=[TopicPartition(topic, partition, offset)], asynchronous=False)
+        except KafkaException as error:
+            raise WriterReplaced(
+                f"{topic}[{partition}] may be another's by now: {error.args[0].str()}",
+                hint="it is read again, by whoever it belongs to",
+            ) from None
+        consumer.asked_s = now
 
     def end_offset(self, topic: str, partition: int) -> int:
         """The offset that the partition's next message will have."""

@@ -14,7 +14,7 @@ Guarantees that both give, held to by one contract test suite:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +25,10 @@ from headrace.pipeline.tables import Table
 
 Columns = dict[str, list[Any]]
 """Rows read, as columns of equal length: the key, the time (int µs), columns and tags of a Table, by name."""
+
+
+def nothing() -> None:
+    """No question: there is one writer alone."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Position:
     first_offset: int
     next_offset: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    still_ours: Callable[[], None] = nothing
+    """Asked just before each statement that cannot be undone; raises WriterReplaced if another writes by now."""
 
 
 TOO_OLD = "dropped:retention"
@@ -97,7 +103,8 @@ class Store(Protocol):
         Raises StoreUnavailable when the store is away: writing the same messages again is right and safe, writing
         them together with later ones is not before :meth:`progress` was read again, for the write may be durable
         in spite of the failure. Raises WriteConflict, and writes nothing, when the messages are counted in part:
-        what lies below the stored next offset and what lies above it are two writes.
+        what lies below the stored next offset and what lies above it are two writes. Raises what the position's
+        ``still_ours`` raises; a store that cannot undo a write may have written some of it before.
         """
         ...
 

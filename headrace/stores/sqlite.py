@@ -81,10 +81,13 @@ class SQLiteStore:
         with self._writing() as connection:
             before = self._before(connection, position)
             check_whole(position, before)
+            if position.next_offset <= before.next_offset:
+                # Rows and counts are one transaction, so all of it is there; a writer that wakes too late has nothing
+                # to add, and older values than those that were written since.
+                return before
+            position.still_ours()
             new = plan.write(connection, rows) if len(rows) else 0
             self._expire(connection, table)
-            if position.next_offset <= before.next_offset:
-                return before
             own = {STORED: new, DUPLICATE: len(rows) - new, TOO_OLD: expired}
             progress = Progress(position.next_offset, added(before.counts, position, own))
             connection.execute(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,16 +103,22 @@ class Connection:
             handle = self._open(database=False)
             return [tuple(row) for row in handle.query(statement)]
 
-    def insert(self, statement: str, rows: list[Any]) -> None:
-        """Bind views of rows to a prepared INSERT and run it."""
+    def insert(self, statement: str, rows: list[Any], before: Callable[[], None]) -> None:
+        """Bind views of rows to a prepared INSERT, call ``before``, and run it."""
         with self.answering():
             prepared = self._statements.get(statement)
             if prepared is None:
                 prepared = self._connected().stmt2_statement()
                 prepared.prepare(statement)
                 self._statements[statement] = prepared
-            prepared.bind(rows)
-            prepared.execute()
+            try:
+                prepared.bind(rows)
+                before()
+                prepared.execute()
+            except BaseException:
+                # What is bound and was not run would be run with what is bound next.
+                self._statements.pop(statement, None)
+                raise
 
     def close(self) -> None:
         """Let go of the websocket; the next call opens another."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -108,8 +108,8 @@ class TDengineStore:
                     TOO_LONG: planned.too_long,
                 }
                 progress = Progress(position.next_offset, added(before.counts, position, own))
-                self._intend(partition, progress)
-            writer.run(planned)
+                self._intend(partition, progress, position.still_ours)
+            writer.run(planned, position.still_ours)
         except BaseException:
             # Whatever was half done is found out anew, from the server.
             self._writers.pop(table, None)
@@ -221,7 +221,7 @@ class TDengineStore:
         )
         return Progress(found[0][0], json.loads(found[0][1])) if found else Progress(-1, {})
 
-    def _intend(self, partition: tuple[str, int], progress: Progress) -> None:
+    def _intend(self, partition: tuple[str, int], progress: Progress, still_ours: Callable[[], None]) -> None:
         """Write the counts, beside those of lower offsets: a writer that wakes too late must not replace newer ones."""
         topic, number = partition
         at_us = PROGRESS_AT_US + progress.next_offset
@@ -235,6 +235,7 @@ class TDengineStore:
             f"INSERT INTO ? USING {quoted(PROGRESS)} (`topic`, `partition`) TAGS (?, ?)"
             " (`at`, `next_offset`, `counts`) VALUES (?, ?, ?)",
             [taosws.stmt2_bind_param_view(progress_subtable(topic, number), tags, row)],
+            still_ours,
         )
         self._intended[partition] = self._intended.get(partition, 0) + 1
         if self._intended[partition] >= PRUNE_EVERY:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -56,6 +56,8 @@ class Planned:
 class Writer:
     """Writes batches into one supertable."""
 
+    _still_ours: Callable[[], None]
+
     def __init__(self, connection: Connection, table: Table) -> None:
         self._connection = connection
         self._table = table
@@ -102,8 +104,13 @@ class Writer:
             rows - there, repeated + there, whole - len(batch), batch, places, sorted_slots, columns, devices, tags
         )
 
-    def run(self, planned: Planned) -> None:
-        """Write the planned rows. Returns when they are on the server's disk."""
+    def run(self, planned: Planned, still_ours: Callable[[], None]) -> None:
+        """Write the planned rows. Returns when they are on the server's disk.
+
+        What was planned was compared with what is stored, so nothing may be written once another writer is there.
+        """
+        still_ours()
+        self._still_ours = still_ours
         self._subtables.describe(planned.devices, planned.tags)
         slots, places = planned.slots, planned.places
         n = len(slots)
@@ -136,13 +143,13 @@ class Writer:
             for a in range(start, end, min(SUBTABLE_ROWS, most_rows)):
                 b = min(a + SUBTABLE_ROWS, a + most_rows, end)
                 if rows + b - a > most_rows:
-                    self._connection.insert(self._insert, bound)
+                    self._connection.insert(self._insert, bound, self._still_ours)
                     bound, rows = [], 0
                 views = [times(ts_us[a:b])]
                 views += [maker(values[a:b]) for maker, values in makers]
                 bound.append(taosws.stmt2_bind_param_view(names[slot], tags[slot], views))
                 rows += b - a
-        self._connection.insert(self._insert, bound)
+        self._connection.insert(self._insert, bound, self._still_ours)
 
     def _fitting(self, batch: Batch) -> tuple[Batch, Int64s]:
         """The rows whose device and texts TDengine can hold, and the slots of their devices."""
