@@ -124,6 +124,9 @@ class Streams(ABC):
             return Open(windowed, -1)
         next_offset = restore_into(windowed, lambda piece: state.get(f"{name}/{piece}"))
         forget_written(windowed)
+        if next_offset < 0 <= state.next_offset:
+            # The stream is new to this partition: it begins where the others, or the group, go on.
+            windowed.counts[ledger.BEGUN_ANEW] = 1
         if next_offset > (end := self._app.end_offset(self._topic, partition)):
             raise StateError(
                 f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"

@@ -337,11 +337,11 @@ class ProcessorLine:
             before = len(self.said) + len(self.provisional)
             self.results()
 
-    def lines(self) -> dict[str, Line]:
-        """The stream's lines of the ledger, as they are now, by topic: one, or two where groups span partitions."""
+    def lines(self, stream: str = "") -> dict[str, Line]:
+        """A stream's lines of the ledger, as they are now, by topic: one, or two where groups span partitions."""
         if self._entries is None:
             self._entries = LedgerReader(reader(self.address, **{"isolation.level": "read_committed"}), self.pipeline)
-        entries = [entry for entry in self._entries.refresh(1.0) if entry.name == self.stream]
+        entries = [entry for entry in self._entries.refresh(1.0) if entry.name == (stream or self.stream)]
         consumer = reader(self.address)
         try:
             ends = {

@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from native_kafka import KafkaPart
 from processor_line import MakeLine, Processor, ProcessorLine, last_readings, making_lines, message_of, readings, until
 
+from headrace.ledger import Line
 from headrace.topics import CLIENT, reaches, reader
 
 DEVICES = 8
@@ -96,6 +97,29 @@ def test_what_was_committed_beyond_the_state_is_read_again(broker: KafkaPart, li
         line.await_windows([processor])
         ledger = line.await_ledger([processor])
     assert ledger.messages == line.sent
+
+
+def test_a_stream_that_is_added_begins_where_the_others_go_on(embedded_broker: KafkaPart, lines: MakeLine) -> None:
+    line = lines(embedded_broker.address)
+    line.send(readings(DEVICES, 100, every_ms=50))
+    with line.processor(*SESSION) as processor:
+        until(lambda: all_committed(line), "the commit of all there is", running=[processor])
+        assert processor.stop() == 0
+    before, declared = line.sent, line.settings.pipeline.read_text()
+    added = declared.replace(f"[streams.{line.stream}]", "[streams.added]")[declared.index("[streams.") :]
+    line.settings.pipeline.write_text(declared + added)
+    line.send([*readings(DEVICES, 100, from_s=6, every_ms=50), *last_readings(DEVICES, 100)])
+    with line.processor(*SESSION) as processor:
+        line.await_windows([processor])
+        line.await_ledger([processor])
+
+        def all_counted() -> Line | None:
+            found = line.lines("added").get(line.topic)
+            return found if found is not None and sum(found.upto.values()) == line.sent else None
+
+        counted = until(all_counted, "the added stream's counts", running=[processor])
+    assert counted.sound
+    assert (counted.counts["skipped"], counted.messages) == (before, line.sent - before)
 
 
 def test_the_state_outlives_messages_that_expire_unread(broker: KafkaPart, lines: MakeLine) -> None:
