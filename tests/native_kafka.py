@@ -34,7 +34,7 @@ NATIVE = "Apache Kafka 4.3.1 on Java"
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 CACHE = Path(__file__).parent.parent / ".cache" / "headrace" / "kafka"
 DOWNLOAD_TIMEOUT_S = 600.0
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -231,7 +231,7 @@ def pick_kafka() -> Iterator[KafkaPart]:
 
 
 def wait_ready(address: str, *, alive: Any = lambda: True) -> None:
-    """Wait until a broker answers. Raises KafkaAbsent when it ends or does not in a minute."""
+    """Wait until a broker answers. Raises KafkaAbsent when it ends or does not in three minutes."""
     # A short backoff: else the client, once refused, would look again only after seconds.
     admin = AdminClient(
         {
