@@ -225,7 +225,8 @@ class Load:
             said = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
             reading = json.dumps({"at": said, "current": 1.0, "voltage": 220}).encode()
             if kind == "random_megabyte":
-                self._large_one("probes", b"probe-00", os.urandom(999_900))
+                # No JSON from its first byte on: a random one may begin as a number does, and be refused for its shape.
+                self._large_one("probes", b"probe-00", b"\xff" + os.urandom(999_899))
             elif kind == "compressed_megabytes":
                 self._large_one("meters", b"meter-0000", b'{"device":"' + b"x" * 5_000_000 + b'"}')
             elif kind in ("long_name_future", "long_name"):
