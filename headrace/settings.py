@@ -92,6 +92,17 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             parser.add_argument(f"--{name}", default=None, metavar=name.upper(), help=texts[name])
 
 
+def add_session_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--session``, for the services that share partitions in a consumer group."""
+    parser.add_argument(
+        "--session",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long this process may be silent before others take its partitions",
+    )
+
+
 def from_flags(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from parsed flags, else the environment, else the defaults.
 

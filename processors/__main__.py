@@ -12,7 +12,7 @@ from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
-from headrace.settings import Settings, writable_folder
+from headrace.settings import Settings, add_session_flag, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
 from processors.streams import MergedStream, TopicStreams
 
@@ -22,13 +22,7 @@ def extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("streams", nargs="*", metavar="STREAM", help="the streams to run; all if none is named")
     parser.add_argument("--batch", type=int, default=4_000, help="messages a micro-batch at the most")
     parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit a checkpoint")
-    parser.add_argument(
-        "--session",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long this process may be silent before others take its partitions",
-    )
+    add_session_flag(parser)
     fresh = parser.add_mutually_exclusive_group()
     fresh.add_argument(
         "--reset-state", action="store_true", help="go on from here with new windows: what the open ones hold is lost"

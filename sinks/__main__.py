@@ -11,7 +11,7 @@ from headrace.pipeline import Pipeline, all_tables, all_topics
 from headrace.pipeline.consumer_groups import sinks_group
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
-from headrace.settings import Settings, writable_folder
+from headrace.settings import Settings, add_session_flag, writable_folder
 from headrace.stores import Store, open_store
 from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker, written_topics
 from sinks.tables import TableSink
@@ -24,13 +24,7 @@ def extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rebuild", action="store_true", help="empty the store, and fill it again from what the topics still have"
     )
-    parser.add_argument(
-        "--session",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long this process may be silent before others take its partitions",
-    )
+    add_session_flag(parser)
 
 
 TICK_S = 60.0
