@@ -175,8 +175,10 @@ def read_again(admin: AdminClient, group: str, topics: list[str], made: list[str
         if not refused:
             return
         if time.monotonic() > deadline:
+            running = refused[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
+            why = "a member of it is still running" if running else refused[0].str()
             raise BrokerError(
-                f"the group {group} cannot be set back: {refused[0].str()}",
+                f"the group {group} cannot be set back: {why}",
                 hint="stop every service of this group, wait for 10 s, and start one with --rebuild",
             )
         time.sleep(0.5)

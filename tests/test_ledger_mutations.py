@@ -89,9 +89,12 @@ def test_what_retention_has_deleted_is_no_loss(line: MutableLine) -> None:
     store.prepare(list(tables.values()), retention)
     for table in tables.values():
         names = [column.name for column in (*table.columns, *table.tags)]
-        store.write(table, Batch.joined((), names), Position(table.name, 0, 0, 0))
+        store.write(table, Batch.joined((), names), Position(f"another-{table.name}", 0, 0, 1))
         assert store.count(table) == 0
     store.close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("DELETE FROM \":progress\" WHERE topic LIKE 'another-%'")
+    connection.close()
     found = line.verdict(pipeline, file)
     assert found.faults == []
     assert any("1434 rows are older than the retention" in note for note in found.notes)

@@ -6,12 +6,15 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import perspective
 import psutil
 import pytest
@@ -20,7 +23,7 @@ from viewer_page import Page, connect, with_page
 
 from headrace.errors import HeadraceError
 from viewer import watch
-from viewer.frames import Mark, Start
+from viewer.frames import Kind, Mark, Start, pack
 from viewer.reach import Window, window
 from viewer.spending import Budget, Excess, Spending
 from viewer.strikes import FIRST_WAIT_S, FORGOTTEN_S, Strikes
@@ -252,6 +255,25 @@ def test_engine_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     failure = asyncio.run(use())
     assert isinstance(failure, HeadraceError)
     assert failure.message == "the engine does not start: work of its own made the engine end with code 1"
+
+
+def test_engine_whose_server_goes_before_it_is_ready_ends_quietly(line: Line) -> None:
+    ours, its = socket.socketpair()
+    descriptor = Mark.new()
+    start = msgspec.msgpack.encode(Start(line.url, (), "info"))
+    with ours, its:
+        ours.sendall(pack(Kind.START, payload=start))
+        ours.close()
+        ended = subprocess.run(
+            [sys.executable, "-m", "viewer.process", str(its.fileno()), str(descriptor)],
+            pass_fds=(its.fileno(), descriptor),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    os.close(descriptor)
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
 
 
 # The parts

@@ -96,11 +96,12 @@ class Process:
         self._pages: dict[int, Page] = {}
 
     def run(self) -> None:
-        """Work until the server is gone."""
+        """Work until the server is gone, which may be before this process is ready."""
         self._feed.start()
-        self._connection.send(Kind.READY)
-        while (frame := self._connection.read()) is not None:
-            self._take(frame.kind, frame.page, frame.payload)
+        with suppress(ConnectionError):
+            self._connection.send(Kind.READY)
+            while (frame := self._connection.read()) is not None:
+                self._take(frame.kind, frame.page, frame.payload)
         self._feed.stop(STOP_S)
 
     def _take(self, kind: Kind, page: int, payload: bytes) -> None:
@@ -127,7 +128,7 @@ class Process:
         else:
             log.error("the feed has failed", exc_info=failure)
             told = {"message": f"the feed has failed: {failure!r}", "hint": "its traceback stands above"}
-        with suppress(OSError):
+        with suppress(ConnectionError):
             self._connection.send(Kind.FAILED, 0, json.dumps(told).encode())
 
 
