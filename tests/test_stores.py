@@ -920,6 +920,98 @@ def test_tail_goes_on_when_the_store_is_reset_and_made_anew_in_sqlite(tmp_path: 
     place.remove()
 
 
+# Being told that something is new
+
+
+class Pipe:
+    """A descriptor that can be read from when it is told so."""
+
+    def __enter__(self) -> Pipe:
+        self.read, self.write = os.pipe()
+        return self
+
+    def tell(self) -> None:
+        os.write(self.write, b"!")
+
+    def __exit__(self, *error: Any) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
+def quiet(store: Store, stop: Pipe) -> None:
+    """Wait until the store tells of nothing more."""
+    while store.wait(0.2, stop.read):
+        pass
+
+
+def test_a_wait_ends_with_what_is_written_and_the_tail_then_gives_it(place: Place) -> None:
+    if place.part is None and sys.platform != "linux":
+        pytest.skip("nobody tells of SQLite's writes here")
+    sink = Sink(place.prepared(), METERS)
+    store = place.open(readonly=True)
+    tail = store.tail(METERS, backlog=0)
+    with Pipe() as stop:
+        for second in range(3):
+            quiet(store, stop)
+            sink.write(meters(("m1", second, 1.0)))
+            # It says so once, and would wait for an hour if it did not.
+            assert store.wait(3_600.0, stop.read)
+            assert collect(tail, 1, "ts") == [(second,)]
+    tail.close()
+
+
+def test_a_wait_ends_when_it_is_told_to(place: Place) -> None:
+    place.prepared()
+    store = place.open(readonly=True)
+    tail = store.tail(METERS, backlog=0)
+    with Pipe() as stop:
+        quiet(store, stop)
+        stop.tell()
+        assert not store.wait(3_600.0, stop.read)
+    tail.close()
+
+
+def test_writes_to_other_files_of_its_folder_do_not_concern_a_store(tmp_path: Path) -> None:
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    place.prepared()
+    store = place.open(readonly=True)
+    with Pipe() as stop:
+        store.wait(0.0, stop.read)
+        quiet(store, stop)
+        (tmp_path / "else.txt").write_text("x")
+        assert not store.wait(0.1, stop.read)
+    place.remove()
+
+
+def test_where_nobody_tells_of_writes_a_wait_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    place.prepared()
+    store = place.open(readonly=True)
+    with Pipe() as stop:
+        assert all(store.wait(3_600.0, stop.read) for _ in range(3))
+    place.remove()
+
+
+def test_version_changes_with_each_write_of_another_and_with_another_file(tmp_path: Path) -> None:
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    writer = place.prepared()
+    sink, store = Sink(writer, METERS), place.open(readonly=True)
+    seen = [store.version()]
+    for second in range(3):
+        sink.write(meters(("m1", second, 1.0)))
+        seen.append(store.version())
+        assert store.latest(METERS, 1)
+        assert store.version() == seen[-1]
+    writer.close()
+    for path in tmp_path.glob("store.db*"):
+        path.unlink()
+    place.prepared()
+    seen.append(store.version())
+    assert len(set(seen)) == len(seen) == 5
+    place.remove()
+
+
 def test_closed_tail_leaves_no_subscription_behind(tdengine_place: Place) -> None:
     store = tdengine_place.prepared()
     tail = store.tail(METERS, backlog=0)

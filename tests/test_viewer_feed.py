@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import doctest
 import math
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from hypothesis import given, settings
@@ -14,11 +17,15 @@ from hypothesis import strategies as st
 from viewer_line import PIPELINE, START_US, Line, wait_for
 
 import viewer.positions
-from headrace.errors import StoreError
+from headrace.errors import StoreError, StoreUnavailable
 from headrace.pipeline import parse
-from viewer import style
+from headrace.stores import Store, open_store
+from headrace.stores.sqlite import SQLiteStore
+from viewer import feed as feed_module
+from viewer import look, style
 from viewer.engine import INDEX, Engine, arrow, column
 from viewer.feed import Feed
+from viewer.look import Look
 from viewer.panels import BAR_DEVICES, CHART_DEVICES, MAX_DEFAULTS, EngineTable, page
 from viewer.positions import LastValues, Ring, Series, by_name, place_all
 from viewer.shaping import MAX_TEXTS, OTHER, Shaping
@@ -92,6 +99,109 @@ def fed(tmp_path: Path) -> Iterator[Fed]:
 
 
 LAST, ROWS, WINDOWS = "meters last 5000", "meters rows 5", "meters-10s rows 5000"
+
+
+class Watched(Look):
+    """A look at a store that notes its statements, and its kinds of waiting."""
+
+    statements: ClassVar[list[str]] = []
+    rests: ClassVar[list[None]] = []
+
+    def __init__(self, store: Store, **how: Any) -> None:
+        super().__init__(store, **how)
+        assert isinstance(store, SQLiteStore)
+        store._connection.set_trace_callback(self.statements.append)
+        wait = store.wait
+
+        def rest(seconds: float, stop: int) -> bool:
+            self.rests.append(None)
+            return wait(seconds, stop)
+
+        monkey: Any = store
+        monkey.wait = rest
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+    monkeypatch.setattr(feed_module, "Look", Watched)
+    monkeypatch.setattr(Watched, "statements", [])
+    monkeypatch.setattr(Watched, "rests", [])
+    return Watched
+
+
+# When the store is looked at
+
+
+VERSION = "PRAGMA data_version"
+
+
+def test_a_store_in_which_nothing_changes_is_asked_for_its_version_alone(fed: Fed, watched: type[Watched]) -> None:
+    fed.line.put("meters", ["a"], [START_US], current=[1.0])
+    fed.start()
+    fed.wait_for_rows(ROWS, 1)
+    # The tables have been read, and the counts.
+    wait_for(lambda: any(":progress" in said for said in watched.statements))
+    known = len(watched.statements)
+    wait_for(lambda: len(watched.statements) >= known + 20)
+    assert set(watched.statements[known:]) == {VERSION}
+    fed.line.put("meters", ["a"], [START_US + SECOND_US], current=[1.0])
+    fed.wait_for_rows(ROWS, 2)
+
+
+def test_a_feed_at_rest_is_woken_by_a_row_and_by_its_stop(
+    fed: Fed, watched: type[Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("nobody tells of SQLite's writes here")
+    monkeypatch.setattr(look, "REST_S", 3_600.0)
+    monkeypatch.setattr(look, "AWAKE_S", 0.1)
+    fed.line.open()
+    fed.start()
+    for n in range(1, 4):
+        # The second of two waits in a row is one for a write.
+        rested = len(watched.rests)
+        wait_for(lambda before=rested: len(watched.rests) >= before + 1)
+        fed.line.put("meters", ["a"], [START_US + n * SECOND_US], current=[1.0])
+        fed.wait_for_rows(ROWS, n)
+    assert fed.feed is not None
+    fed.feed.stop(timeout_s=60.0)
+    assert "feed" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_is_written_between_the_question_and_the_reading_is_due_again(fed: Fed) -> None:
+    fed.line.open()
+    with closing(open_store(fed.line.url, readonly=True)) as store:
+        looking = Look(store, read_rows=10, interval_s=0.01)
+        assert looking.is_due()
+        fed.line.put("meters", ["a"], [START_US], current=[1.0])
+        looking.found([0])
+        assert looking.is_due()
+        looking.found([1])
+        assert not looking.is_due()
+        fed.line.put("meters", ["b"], [START_US], current=[1.0])
+        assert looking.is_due()
+        # As many as asked for: there may be more. Or reading has failed in the middle.
+        looking.found([0, 10])
+        assert looking.is_due()
+        assert looking.is_due()
+
+
+def test_counts_are_asked_for_again_when_asking_has_failed(fed: Fed) -> None:
+    fed.line.open()
+    with closing(open_store(fed.line.url, readonly=True)) as store:
+        looking = Look(store, read_rows=10, interval_s=0.01)
+        looking.is_due()
+        asked, monkey = store.progress, cast(Any, store)
+
+        def away() -> Any:
+            raise StoreUnavailable("away", hint="wait")
+
+        monkey.progress = away
+        with pytest.raises(StoreUnavailable):
+            looking.dropped()
+        monkey.progress = asked
+        assert looking.dropped() == {}
+        assert looking.dropped() is None
 
 
 # From the store to the engine

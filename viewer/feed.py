@@ -19,8 +19,9 @@ from typing import Any
 from headrace.errors import StoreUnavailable
 from headrace.pipeline import Table
 from headrace.redaction import redacted
-from headrace.stores import Columns, Store, Tail, open_store, too_old
+from headrace.stores import Columns, Store, Tail, open_store
 from viewer.engine import Engine
+from viewer.look import Look, Stop
 from viewer.panels import EngineTable
 from viewer.positions import Series
 from viewer.shaping import Shaping
@@ -28,7 +29,7 @@ from viewer.shaping import Shaping
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 0.025
-"""The store is looked at this often."""
+"""The store is looked at this often while rows come."""
 READ_ROWS = 4_000
 """Rows a read: short enough that a store client that holds the interpreter does not hold up the pages."""
 BACKLOG_ROWS = 20_000
@@ -38,8 +39,6 @@ RETRY_S = 0.25
 REOPEN_AFTER_S = 5.0
 """A store that stays away this long is opened anew: its client may hold a dead connection."""
 RATE_S = 5.0
-COUNTS_EVERY_S = 2.0
-"""The store's counts are looked at this often."""
 
 
 @dataclass
@@ -112,7 +111,7 @@ class Feed:
             source = self._sources.setdefault(table.source.name, _Source(table.source, [], BACKLOG_ROWS))
             source.shapings.append(Shaping(table))
         self._waiting: str | None = f"opening the store {redacted(url)}"
-        self._stopping = threading.Event()
+        self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     def start(self) -> None:
@@ -124,9 +123,11 @@ class Feed:
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """Stop following; waits for a read under way for ``timeout_s`` at the most."""
-        self._stopping.set()
+        self._stop.ask()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        if not self._thread.is_alive():
+            self._stop.close()
 
     def status(self) -> dict[str, Any]:
         """What is shown: for each table of the store its rows, rows/s, age, jumps; and what is waited for."""
@@ -137,21 +138,21 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while not self._stop.asked:
                 try:
                     with closing(open_store(self._url, readonly=True)) as store:
                         self._follow(store)
                 except StoreUnavailable as away:
                     self._wait(away)
         except BaseException as failure:
-            if not self._stopping.is_set():
+            if not self._stop.asked:
                 self._on_failure(failure)
 
     def _wait(self, away: StoreUnavailable) -> None:
         if self._waiting is None or not self._waiting.startswith("waiting"):
             log.warning("waiting for the store: %s", away.message)
         self._waiting = f"waiting for the store: {away.message}"
-        self._stopping.wait(RETRY_S)
+        self._stop.wait(RETRY_S)
 
     def _follow(self, store: Store) -> None:
         with ExitStack() as tails:
@@ -159,15 +160,13 @@ class Feed:
                 self._begin(store, source)
                 tails.callback(_close, source)
             away_since: float | None = None
-            counted_s = 0.0
-            while not self._stopping.is_set():
+            look = Look(store, read_rows=READ_ROWS, interval_s=self._interval_s)
+            while not self._stop.asked:
                 begun = time.monotonic()
                 try:
-                    for source in self._sources.values():
-                        self._read(store, source)
-                    if begun - counted_s >= COUNTS_EVERY_S:
-                        counted_s = begun
-                        dropped = too_old(store.progress())
+                    if look.is_due():
+                        look.found([self._read(store, source) for source in self._sources.values()])
+                    if (dropped := look.dropped()) is not None:
                         for name, source in self._sources.items():
                             source.too_old = dropped.get(name, 0)
                 except StoreUnavailable as away:
@@ -178,8 +177,7 @@ class Feed:
                     continue
                 away_since = None
                 self._resume()
-                took_s = time.monotonic() - begun
-                self._stopping.wait(max(self._interval_s - took_s, self._interval_s / 5))
+                look.wait(self._stop)
 
     def _resume(self) -> None:
         if self._waiting is not None and self._waiting.startswith("waiting"):
@@ -202,7 +200,8 @@ class Feed:
         source.tail = store.tail(source.table, backlog=source.backlog)
         source.full_reads = 0
 
-    def _read(self, store: Store, source: _Source) -> None:
+    def _read(self, store: Store, source: _Source) -> int:
+        """Show what is new in a table, READ_ROWS at the most; how many rows that were."""
         assert source.tail is not None  # noqa: S101
         columns = source.tail.read(READ_ROWS)
         rows = len(columns[source.table.key]) if columns else 0
@@ -213,13 +212,14 @@ class Feed:
         if rows < READ_ROWS:
             source.full_reads = 0
             source.caught_up = True
-            return
+            return rows
         source.full_reads += 1
         if source.full_reads >= BEHIND_READS:
             source.jumps += 1
             source.caught_up = True
             log.info("more comes in than can be shown: going on with the newest", extra={"table": source.table.name})
             self._begin(store, source)
+        return rows
 
     def _push(self, shaping: Shaping, columns: Columns) -> None:
         rows = shaping.rows(columns)
@@ -228,7 +228,7 @@ class Feed:
 
     def _done(self, update: Future[None]) -> None:
         """Wait for an update, so that the engine is never given more than it can do."""
-        while not self._stopping.is_set():
+        while not self._stop.asked:
             try:
                 update.result(timeout=0.2)
             except TimeoutError:

@@ -119,6 +119,21 @@ class Store(Protocol):
         """The durable counts of every (topic, partition)."""
         ...
 
+    def version(self) -> object | None:
+        """What is another after each write of another connection, at a fraction of a look; None: it cannot tell.
+
+        Two that are equal mean that nothing was written between the calls. Raises StoreUnavailable.
+        """
+        ...
+
+    def wait(self, seconds: float, stop: int) -> bool:
+        """Wait until a tail has something, for ``seconds`` at the most, or until ``stop`` (a descriptor) can be read.
+
+        True: something was or is just being written, so look soon and more than once; so it is at once where the
+        store cannot tell. After False there may be something nevertheless: look as well.
+        """
+        ...
+
     def latest(self, table: Table, limit: int) -> Columns:
         """The ``limit`` rows with the greatest times, oldest first."""
         ...

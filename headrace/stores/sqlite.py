@@ -23,6 +23,7 @@ from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.exhaustion import check_file_handles, is_full, may_not_grow
 from headrace.pipeline.tables import Table
+from headrace.stores.file_writes import FileWrites
 from headrace.stores.port import TOO_OLD, Columns, Position, Progress
 from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
 from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_of, joined, make, quoted, rows_of
@@ -52,6 +53,8 @@ class SQLiteStore:
         self._plans: dict[Table, Plan] = {}
         self._expired_s: dict[str, float] = {}
         self._version = -1
+        self._opened = 0
+        self._writes = FileWrites(self._path)
         self._together = False
         self._undone = False
         self._log_bounded_s = 0.0
@@ -121,6 +124,15 @@ class SQLiteStore:
         with self._reading() as connection:
             found = connection.execute('SELECT topic, partition, next_offset, counts FROM ":progress"').fetchall()
         return {(topic, partition): Progress(offset, json.loads(counts)) for topic, partition, offset, counts in found}
+
+    def version(self) -> tuple[int, int]:
+        """See the port. SQLite's own count of commits is each connection's, so another file is told from this one."""
+        with self._reading() as connection:
+            return self._opened, int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def wait(self, seconds: float, stop: int) -> bool:
+        """See the port. A commit is written to the log, synced and only then seen, and the first of these is told."""
+        return self._writes.wait(seconds, stop)
 
     def latest(self, table: Table, limit: int) -> Columns:
         """See the port."""
@@ -203,6 +215,7 @@ class SQLiteStore:
 
     def close(self) -> None:
         """See the port."""
+        self._writes.close()
         self._connection.close()
 
     def _select(self, table: Table, chosen: str, *parameters: Any, extra: str = "") -> list[tuple[Any, ...]]:
@@ -238,6 +251,8 @@ class SQLiteStore:
         self._expired_s[table.name] = now_s + (0.0 if deleted == EXPIRE_ROWS else EXPIRE_EVERY_S)
 
     def _open(self) -> sqlite3.Connection:
+        self._opened += 1
+        self._writes.close()
         try:
             if self._readonly:
                 self._inode = self._path.stat().st_ino

@@ -10,6 +10,7 @@ offset, and are upserted without being counted.
 from __future__ import annotations
 
 import json
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,6 +131,22 @@ class TDengineStore:
             f" FROM {quoted(PROGRESS)} PARTITION BY `topic`, `partition`"
         )
         return {(topic, partition): Progress(offset, json.loads(counts)) for topic, partition, offset, counts in found}
+
+    def version(self) -> None:
+        """See the port. A tail costs nothing while nothing comes: its follower is told of rows, and passes them on."""
+
+    def wait(self, seconds: float, stop: int) -> bool:
+        """See the port: until a follower has passed rows on."""
+        deadline_s = time.monotonic() + seconds
+        while True:
+            told = {tail.descriptor: tail for tail in self._tails if tail.descriptor is not None}
+            ready = select.select([stop, *told], [], [], max(deadline_s - time.monotonic(), 0.0))[0]
+            if not ready or stop in ready:
+                return False
+            # Once a second each says that it is still there: that is no reason to look.
+            come = [told[descriptor].has_come() for descriptor in ready]
+            if any(come):
+                return True
 
     def latest(self, table: Table, limit: int) -> Columns:
         """See the port."""

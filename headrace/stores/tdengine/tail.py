@@ -94,6 +94,18 @@ class TDengineTail:
         rows = [self._pending.popleft() for _ in range(min(limit, len(self._pending)))]
         return {name: list(values) for name, values in zip(self._names, zip(*rows, strict=True), strict=True)}
 
+    @property
+    def descriptor(self) -> int | None:
+        """Can be read when the follower has written something; None while there is no follower."""
+        if self._process is None or self._process.stdout is None:
+            return None
+        return self._process.stdout.fileno()
+
+    def has_come(self) -> bool:
+        """Take in what the follower has written: whether a read has something to give, or to raise."""
+        self._receive(1)
+        return bool(self._pending) or self._process is None
+
     def hang_up(self) -> None:
         """Tell the follower to end, without waiting for it."""
         if self._process is not None and self._process.stdin is not None and not self._process.stdin.closed:
