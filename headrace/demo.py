@@ -38,7 +38,7 @@ from headrace.services import PRODUCERS, Services
 from headrace.settings import Settings, writable_folder
 from headrace.status import Board
 from headrace.stores import Store, open_store
-from headrace.topics import ONE_AFTER_ANOTHER, ensure_topics, reader, wait_for_broker
+from headrace.topics import ONE_AFTER_ANOTHER, SELDOM_ASKED, Ends, ensure_topics, reader, wait_for_broker
 from headrace.verify import Verdict, lines_of, looked_over, verify
 
 SHOW_EVERY_S = 0.5
@@ -117,9 +117,10 @@ class Demo:
             ensure_topics(wait_for_broker(broker.address, patience_s=START_S), self.pipeline)
             consumer = reader(broker.address, **ONE_AFTER_ANOTHER)
             stack.callback(consumer.close)
-            ledger = LedgerReader(reader(broker.address), self.pipeline)
+            ledger = LedgerReader(reader(broker.address, **SELDOM_ASKED), self.pipeline)
             stack.callback(ledger.close)
-            self._lines_now = lambda store: lines_of(consumer, self.pipeline, ledger, store)
+            ends = Ends(consumer)
+            self._lines_now = lambda store: lines_of(ends, self.pipeline, ledger, store)
             self._verify = lambda store: verify(consumer, self.pipeline, ledger, store)
             stack.callback(self._close)
             begun = time.monotonic()

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec, TopicMetadata
 
 from headrace.errors import BrokerError
@@ -25,6 +34,9 @@ CLIENT = {"enable.metrics.push": False, "logger": logging.getLogger("headrace.li
 
 BROKER_BYTES = 1_048_588
 """The longest message that a broker takes where nothing else is said (``max.message.bytes``)."""
+
+PARTITIONS_S = 30.0
+"""How long it is believed that a topic has the partitions that it had."""
 
 ENVELOPE_BYTES = 65_536
 """Room beside a message's value: for its key, its headers, and what frames them."""
@@ -208,11 +220,44 @@ class Reach:
 
 def reaches(consumer: Consumer, topic: str, *, timeout_s: float = 10) -> dict[int, Reach]:
     """How far each partition of a topic reaches; {} if there is no such topic."""
-    found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
-    if found.error is not None:
-        return {}
-    partitions = sorted(found.partitions)
+    partitions = _numbers(consumer, topic, timeout_s=timeout_s)
     return {n: Reach(*consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=timeout_s)) for n in partitions}
+
+
+class Ends:
+    """Where topics end, for one who looks again and again: a look is one request for all of them."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._partitions: dict[str, list[int]] = {}
+        """of the topics that are there"""
+        self._known_s = -math.inf
+
+    def of(self, topics: Collection[str], counted: Collection[tuple[str, int]] = ()) -> dict[tuple[str, int], int]:
+        """The next offset of every partition of these topics, of those that are there.
+
+        How many partitions there are is asked at times, and at once where a topic is not known to have one of the
+        ``counted``. Raises KafkaException when the broker does not say.
+        """
+        known = all(topic in self._partitions for topic in topics)
+        known = known and all(partition in self._partitions.get(topic, ()) for topic, partition in counted)
+        if not known or time.monotonic() - self._known_s > PARTITIONS_S:
+            self._partitions = {topic: _numbers(self._consumer, topic) for topic in topics}
+            self._partitions = {topic: numbers for topic, numbers in self._partitions.items() if numbers}
+            self._known_s = time.monotonic()
+        asked = [TopicPartition(topic, n, OFFSET_END) for topic in topics for n in self._partitions.get(topic, ())]
+        found = self._consumer.offsets_for_times(asked, timeout=10) if asked else []
+        for partition in found:
+            if partition.error is not None:
+                self._known_s = -math.inf
+                raise KafkaException(partition.error)
+        return {(partition.topic, partition.partition): partition.offset for partition in found}
+
+
+def _numbers(consumer: Consumer, topic: str, *, timeout_s: float = 10) -> list[int]:
+    """The partitions of a topic; none if there is no such topic."""
+    found = consumer.list_topics(topic, timeout=timeout_s).topics[topic]
+    return sorted(found.partitions) if found.error is None else []
 
 
 def first_message(consumer: Consumer, topic: str, partition: int, offset: int, *, timeout_s: float = 30) -> int:
@@ -240,6 +285,9 @@ def first_message(consumer: Consumer, topic: str, partition: int, offset: int, *
 
 ONE_AFTER_ANOTHER: dict[str, Any] = {"fetch.wait.max.ms": 10}
 """For a reader that goes from partition to partition: else each waits until the broker has given up on the last."""
+
+SELDOM_ASKED: dict[str, Any] = {"fetch.wait.max.ms": 2_000}
+"""For a reader that stays with its partitions: what comes is answered at once, and no news seldom asked for."""
 
 
 def reader(address: str, group: str = "headrace-reader", **config: object) -> Consumer:

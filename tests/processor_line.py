@@ -27,7 +27,7 @@ from headrace.pipeline.model import Time
 from headrace.pipeline.tables import repartition_topic, stream_topic
 from headrace.settings import Settings
 from headrace.stores import open_store
-from headrace.topics import CLIENT, ensure_topics, reaches, reader
+from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
 from headrace.verify import lines_of
 from processors.windows import WindowSpec
 from processors.windows.groups import group_name
@@ -462,7 +462,7 @@ def fill_the_store(line: ProcessorLine) -> None:
         try:
             read = {
                 found.topic: found
-                for found in lines_of(consumer, line.pipeline, entries, store)
+                for found in lines_of(Ends(consumer), line.pipeline, entries, store)
                 if found.stage == "sinks"
             }
         except StoreUnavailable:

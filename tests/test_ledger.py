@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from native_kafka import KafkaPart
 
 from headrace.ledger import Entry, LedgerReader, add_up, encode, tally
 from headrace.pipeline import parse
 from headrace.pipeline.tables import ledger_topic
-from headrace.topics import CLIENT, ensure_topics, reader
+from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
 from headrace.wire import Refused
 
 SINK = {"messages": 10, "read": 8, "stored": 7, "duplicate": 1, "refused:nan": 2}
@@ -123,6 +124,46 @@ def test_what_a_former_owner_says_late_does_not_count(embedded_broker: KafkaPart
     entries = LedgerReader(reader(embedded_broker.address), pipeline)
     assert entries.refresh() == [said[1]]
     entries.close()
+
+
+class Asked:
+    """A consumer that notes what is asked of it."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.asked.append(name)
+        return getattr(self._consumer, name)
+
+
+def test_the_ends_of_all_partitions_are_one_request(embedded_broker: KafkaPart, name: str) -> None:
+    admin = AdminClient({**CLIENT, "bootstrap.servers": embedded_broker.address})
+    topics = {f"{name}-a": 3, f"{name}-b": 1}
+    for made in admin.create_topics([NewTopic(topic, n) for topic, n in topics.items()]).values():
+        made.result()
+    producer = Producer({**CLIENT, "bootstrap.servers": embedded_broker.address})
+    consumer = reader(embedded_broker.address)
+    asked = Asked(consumer)
+    ends = Ends(cast(Consumer, asked))
+    wanted = {(topic, partition): 0 for topic, n in topics.items() for partition in range(n)}
+    for round_ in range(3):
+        assert ends.of([*topics, f"{name}-absent"][: 2 + (round_ == 0)]) == wanted
+        for place in wanted:
+            producer.produce(place[0], b"x", partition=place[1])
+            wanted[place] += 1
+            producer.flush()
+    assert asked.asked == ["list_topics"] * 3 + ["offsets_for_times"] * 3
+    # Somebody has counted a partition that was not there before.
+    admin.create_partitions([NewPartitions(f"{name}-b", 2)])[f"{name}-b"].result()
+    assert ends.of(topics) == wanted
+    assert ends.of(topics, [(f"{name}-b", 1)]) == {**wanted, (f"{name}-b", 1): 0}
+    assert {(topic, n): reach.end for topic in topics for n, reach in reaches(consumer, topic).items()} == {
+        **wanted,
+        (f"{name}-b", 1): 0,
+    }
+    consumer.close()
 
 
 def test_what_a_store_does_not_keep_is_accounted_for_as_dropped() -> None:

@@ -15,7 +15,7 @@ from processor_line import MakeLine, ProcessorLine, last_readings, making_lines,
 from headrace.ledger import LedgerReader, Line
 from headrace.pipeline import parse
 from headrace.pipeline.consumer_groups import processors_group, streams_of_groups
-from headrace.topics import reader
+from headrace.topics import Ends, reader
 from headrace.verify import lines_of
 
 DEVICES = 6
@@ -48,7 +48,7 @@ def streams_of(line: ProcessorLine) -> dict[tuple[str, str], Line]:
     """The ledger's lines of the processors, by stream and topic."""
     consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
     try:
-        return {(found.name, found.topic): found for found in lines_of(consumer, line.pipeline, entries, None)}
+        return {(found.name, found.topic): found for found in lines_of(Ends(consumer), line.pipeline, entries, None)}
     finally:
         entries.close()
         consumer.close()

@@ -19,7 +19,7 @@ from headrace.ledger import BEGUN_ANEW, EXPIRED, SKIPPED, Entry, Key, LedgerRead
 from headrace.pipeline import Pipeline, all_topics
 from headrace.pipeline.tables import repartition_topic
 from headrace.stores import Store
-from headrace.topics import reaches
+from headrace.topics import Ends, reaches
 from headrace.verify.messages import check_letters, check_messages
 from headrace.verify.recount import Recount
 from headrace.verify.rows import Look, Progresses, check_rows, look_at
@@ -31,9 +31,9 @@ __all__ = ["Verdict", "expected_lines", "lines_of", "looked_over", "verify"]
 LOOK_AGAIN_AFTER_S = (0.5, 1.0, 2.0)
 
 
-def lines_of(consumer: Consumer, pipeline: Pipeline, ledger: LedgerReader, store: Store | None) -> list[Line]:
+def lines_of(ends: Ends, pipeline: Pipeline, ledger: LedgerReader, store: Store | None) -> list[Line]:
     """The ledger's lines as they are now: one for each stage and topic of the pipeline, and what else has counted."""
-    return _lines(consumer, pipeline, ledger.refresh(), None if store is None else store.progress())
+    return _lines(ends, pipeline, ledger.refresh(), None if store is None else store.progress())
 
 
 def expected_lines(pipeline: Pipeline) -> list[Key]:
@@ -76,7 +76,8 @@ def _verify_once(
 ) -> Verdict:
     entries = ledger.refresh()
     look = look_at(pipeline, store)
-    lines = _lines(consumer, pipeline, entries, look.before)
+    ends = Ends(consumer)
+    lines = _lines(ends, pipeline, entries, look.before)
     verdict = looked_over(lines, drained=drained)
     recounts = _recounts(consumer, pipeline, lines, look)
     for name, found in recounts.items():
@@ -87,20 +88,16 @@ def _verify_once(
             check_letters(consumer, pipeline.name, line, verdict)
     for line in lines:
         if line.stage == "processors" and windows_known(pipeline, line, verdict) and closes_windows(pipeline, line):
-            later = _lines(consumer, pipeline, ledger.refresh(), None)
+            later = _lines(ends, pipeline, ledger.refresh(), None)
             check_windows(pipeline, line, later, recounts, verdict)
     return verdict
 
 
-def _lines(consumer: Consumer, pipeline: Pipeline, counted: Iterable[Entry], progress: Progresses | None) -> list[Line]:
+def _lines(ends: Ends, pipeline: Pipeline, counted: Iterable[Entry], progress: Progresses | None) -> list[Line]:
     entries = [*counted, *of_store(progress or {})]
     expected = [key for key in expected_lines(pipeline) if key[0] != "sinks" or progress is not None]
-    ends = {
-        (topic, partition): reach.end
-        for topic in sorted({entry.topic for entry in entries} | {topic for _, _, topic in expected})
-        for partition, reach in reaches(consumer, topic).items()
-    }
-    return add_up(entries, ends, expected)
+    topics = sorted({entry.topic for entry in entries} | {topic for _, _, topic in expected})
+    return add_up(entries, ends.of(topics, [(entry.topic, entry.partition) for entry in entries]), expected)
 
 
 def _recounts(consumer: Consumer, pipeline: Pipeline, lines: list[Line], look: Look) -> dict[str, Recount]:
