@@ -257,6 +257,38 @@ def test_engine_that_never_starts_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert failure.message == "the engine does not start: work of its own made the engine end with code 1"
 
 
+def test_engine_at_rest_is_looked_at_when_it_is_asked_for_something(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REST_LOOK_S", 3_600.0)
+    looked: list[int] = []
+
+    class Noting(Spending):
+        def look(self, number: int, page: int, **how: Any) -> Excess | None:
+            looked.append(number)
+            return super().look(number, page, **how)
+
+    monkeypatch.setattr(watch, "Spending", Noting)
+    line.open()
+
+    async def use() -> None:
+        failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        engine = WatchedEngine(Start(line.url, (), "warning"), on_failure=failed.set_result)
+        engine.start()
+        try:
+            async with asyncio.timeout(60):
+                await engine.ready.wait()
+                for _ in range(3):
+                    before = len(looked)
+                    assert await engine.illness(30.0) is None
+                    while len(looked) == before:
+                        await asyncio.sleep(0.01)
+        finally:
+            await engine.stop()
+
+    asyncio.run(use())
+
+
 def test_engine_whose_server_goes_before_it_is_ready_ends_quietly(line: Line) -> None:
     ours, its = socket.socketpair()
     descriptor = Mark.new()

@@ -31,6 +31,8 @@ from viewer.spending import Budget, Spending
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.1
+REST_LOOK_S = 0.5
+"""An engine that had nothing to do at the last look, and was asked for nothing since, is looked at this often."""
 MOST_LOOK_S = 1.0
 SUSPECT_S = 60.0
 """A view is held to be what slows the feed's updates down for so long after it was made."""
@@ -80,6 +82,7 @@ class WatchedEngine:
         self._running: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._blamed: tuple[int, str] | None = None
+        self._working = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -163,6 +166,8 @@ class WatchedEngine:
 
     def _send(self, kind: Kind, page: int = 0, payload: bytes = b"") -> None:
         if self._writer is not None and not self._writer.is_closing():
+            if kind is not Kind.STATUS:
+                self._working.set()
             self._writer.write(frames.pack(kind, page, payload))
 
     async def _run(self) -> None:
@@ -256,8 +261,10 @@ class WatchedEngine:
         loop, spending = asyncio.get_running_loop(), Spending(self._budget)
         last = loop.time()
         while True:
-            await asyncio.sleep(LOOK_S)
+            await self._until_look()
             number, page = mark.read()
+            if number:
+                self._working.set()
             now = loop.time()
             # A machine or a server that was asleep has not looked.
             passed_s, last = min(now - last, MOST_LOOK_S), now
@@ -273,6 +280,16 @@ class WatchedEngine:
             if (client := self._clients.get(excess.page)) is not None:
                 self.detach(excess.page)
                 client.lost(f"what you asked for {excess.did}")
+
+    async def _until_look(self) -> None:
+        """Wait for the next look: at rest for longer, but not once the engine is asked for something."""
+        if not self._working.is_set():
+            try:
+                await asyncio.wait_for(self._working.wait(), REST_LOOK_S)
+            except TimeoutError:
+                return
+        self._working.clear()
+        await asyncio.sleep(LOOK_S)
 
     def _suspect(self) -> int:
         """The page whose view an update is slow for: the newest, if there is one of late."""
