@@ -118,7 +118,8 @@ class MicroBatchApplication(Application):
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 200_000,
-                "fetch.wait.max.ms": 250,
+                # A fetch is answered as soon as there is a message, so this is how often an idle broker is asked.
+                "fetch.wait.max.ms": 500,
             },
             producer_extra_config={
                 **quiet,
