@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import columnar, devices, hopping, latency, profile, scale, sink, sliding, soak, tumbling
+from bench import columnar, devices, hopping, idle, latency, profile, scale, sink, sliding, soak, tumbling
 from bench.brokers import Broker, broker
 from bench.machine import circumstances
 from bench.measured import Line, append, show
@@ -26,6 +26,7 @@ BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "profile": profile.run,
     "sink": sink.run,
     "latency": latency.run,
+    "idle": idle.run,
 }
 LONG = {"soak": soak.run}
 """Benches that run only when they are named."""
