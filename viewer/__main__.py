@@ -14,11 +14,12 @@ from headrace.errors import SettingsError
 from headrace.pipeline import Pipeline
 from headrace.service import main
 from headrace.settings import Settings
+from viewer.addresses import is_loopback
 from viewer.frames import Start
 from viewer.gate import Gate
 from viewer.panels import page
 from viewer.reach import MAX_CELLS
-from viewer.server import PageServer, is_loopback
+from viewer.server import PageServer
 from viewer.spending import Budget
 from viewer.watch import WatchedEngine
 

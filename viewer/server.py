@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import json
 import logging
-import re
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPServerRequest
-from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from headrace import __version__
-from headrace.errors import PortTaken, SettingsError
+from viewer.addresses import host_name, is_loopback, is_origin, listen
 from viewer.assets import PERSPECTIVE, VERSION, Asset, page_asset, perspective_asset
 from viewer.gate import Gate
 from viewer.panels import Page
@@ -60,7 +54,6 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\\s]*)(?::\d*)?")
 
 
 class PageServer:
@@ -95,7 +88,7 @@ class PageServer:
             websocket_ping_timeout=15,
             log_function=_log_request,
         )
-        sockets = _listen(self._host, self._port)
+        sockets = listen(self._host, self._port)
         self._port = sockets[0].getsockname()[1]
         self._http = HTTPServer(application, max_body_size=MAX_MESSAGE)
         self._http.add_sockets(sockets)
@@ -187,8 +180,8 @@ class Guarded(RequestHandler):
 
     def prepare(self) -> Awaitable[None] | None:
         """Refuse other names for a viewer on loopback: a foreign page may have its own name resolve there."""
-        name = _host_name(self.request)
-        if name is None or not _is_origin(self.request.headers.get("Origin", "null")):
+        name = host_name(self.request)
+        if name is None or not is_origin(self.request.headers.get("Origin", "null")):
             self.set_status(400)
             self.finish("the Host or the Origin header is not an address\n")
         elif self.server.local_only and not is_loopback(name):
@@ -361,44 +354,6 @@ class Channel(Guarded, WebSocketHandler):
         number, self._number = self._number, None
         if number is not None:
             self.server.engine.detach(number)
-
-
-def _listen(host: str, port: int) -> list[socket.socket]:
-    try:
-        return bind_sockets(port, host)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTaken(port, flag="--port", what="the page") from None
-        if error.errno == errno.EACCES:
-            raise SettingsError(
-                f"port {port} may not be listened on: {error.strerror}", hint="choose one above 1023 with --port"
-            ) from None
-        raise SettingsError(
-            f"--host is {host!r}, which cannot be listened on: {error.strerror}",
-            hint="write an address of this machine, as 127.0.0.1, or 0.0.0.0 for all",
-        ) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach ``host`` (a name, or an address without brackets)."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_origin(origin: str) -> bool:
-    try:
-        urlsplit(origin)
-    except ValueError:
-        return False
-    return True
-
-
-def _host_name(request: HTTPServerRequest) -> str | None:
-    """The name or address that the request was sent to, without brackets and port; None if it is neither."""
-    host = _HOST.fullmatch(request.headers.get("Host", ""))
-    return host["name"].strip("[]").lower() if host else None
 
 
 def _log_request(handler: RequestHandler) -> None:
