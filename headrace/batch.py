@@ -58,6 +58,10 @@ class Batch:
             values = self._columns[name] = list(map(attrgetter(name), self._rows))
         return values
 
+    def has(self, name: str) -> bool:
+        """Whether the batch was given such a column, or has made it."""
+        return name in self._columns
+
     def put(self, name: str, values: list[Any]) -> None:
         """Give the batch a further column of n values, or another in its place."""
         self._columns[name] = values

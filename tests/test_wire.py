@@ -166,7 +166,7 @@ def test_a_message_without_a_key_is_refused_where_its_device_may_be_in_any_parti
         ]
         assert decoded.tombstones == 1
     everywhere = Arrival(keys=dict.fromkeys(range(7)))
-    for change in ({"unkeyed": "accept"}, {"partitions": 1}):
+    for change in ({"unkeyed": "merge"}, {"partitions": 1}):
         whole = decode(values, msgspec.structs.replace(METERS, **change), everywhere)  # type: ignore[arg-type]
         assert whole.batch.devices == ["a", "b", "c", "d"]
     assert [one.reason for one in decode(values, arrival=everywhere).refused].count("no_key") == 5

@@ -358,7 +358,8 @@ class Driver:
         fresh: Results = {}
         for place, key in enumerate(zip(batch.devices, batch.ts_us.tolist(), strict=True)):
             said = {name: values[place] for name, values in columns.items()}
-            if spec.of_one_device and (spec.drop_repeats or isinstance(spec.window, Sliding)):
+            one_partition = spec.of_one_device and not spec.devices_span
+            if one_partition and (spec.drop_repeats or isinstance(spec.window, Sliding)):
                 assert key not in self.closed, "a window spoke again"
                 assert key not in fresh, "a window spoke again"
             if not said["final"]:

@@ -51,15 +51,19 @@ def spec_of(
     *,
     fields: Iterable[str] = FIELDS,
     aggregates: dict[str, list[str]] | None = None,
+    unkeyed: str = "",
     **settings: str,
 ) -> WindowSpec:
     """A stream with every aggregate that its fields can have (but those that cost most), as the file says it.
 
-    ``settings`` are further keys of the stream, as they are written in TOML; durations without quotes.
+    ``settings`` are further keys of the stream, as they are written in TOML; durations without quotes. ``unkeyed``:
+    what its topic then says, and that it has several partitions.
     """
     if aggregates is None:
         aggregates = {name: list(aggregates_of(name)) for name in fields}
-    lines = ["[topics.meters]", 'tags = { room = "text" }', "partitions = 1", "[topics.meters.fields]"]
+    lines = ["[topics.meters]", 'tags = { room = "text" }']
+    lines += ["partitions = 4", f'unkeyed = "{unkeyed}"'] if unkeyed else ["partitions = 1"]
+    lines += ["[topics.meters.fields]"]
     lines += [f'{name} = {{ type = "{kind}", optional = true }}' for name, kind in FIELDS.items()]
     lines += ['[streams.s]\nfrom = "meters"', f"window = {{ {window} }}"]
     for name, value in settings.items():

@@ -94,10 +94,10 @@ class Topic(Table, kw_only=True, frozen=True):
     ] = 4_096
     partitions: Annotated[Positive, _doc("how many partitions the topic is made with")] = 4
     unkeyed: Annotated[
-        Literal["refuse", "accept"],
+        Literal["refuse", "merge"],
         _doc(
             "refuse: where there are several partitions, a message without a key is a dead letter, as a device's"
-            " readings must be in one of them; accept: whoever sends it sees to that by other means"
+            " readings must be in one of them; merge: they may be in any, and its windows are merged from all of them"
         ),
     ] = "refuse"
     retention: Annotated[Duration, _doc("how long the broker keeps its messages")] = Duration.parse("7d")

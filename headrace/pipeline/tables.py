@@ -85,7 +85,8 @@ def stream_topic(pipeline: Pipeline, name: str) -> Topic:
         # What a result may be follows from its readings: it is as long as it must be.
         max_bytes=(longest := max(source.max_bytes, RESULT_BYTES)),
         max_name=longest,
-        unkeyed="accept",
+        # All are keyed; but a device whose name is empty has a key that is empty.
+        unkeyed="merge",
         max_text=longest,
     )
 
@@ -128,8 +129,18 @@ def by_device(stream: Stream, source: Topic) -> bool:
 
 
 def of_one_device(stream: Stream, source: Topic) -> bool:
-    """Whether each group of a stream is within one device, so that it needs no other partition."""
+    """Whether each group of a stream is within one device."""
     return stream.by is None or source.key in stream.by
+
+
+def devices_span(source: Topic) -> bool:
+    """Whether one device's readings may be in several partitions of a topic."""
+    return source.unkeyed == "merge" and source.partitions > 1
+
+
+def groups_span(stream: Stream, source: Topic) -> bool:
+    """Whether one group's readings may be in several partitions, so that these must be brought together."""
+    return source.partitions > 1 and (devices_span(source) or not of_one_device(stream, source))
 
 
 def expression_types(topic: Topic) -> dict[str, FieldType]:
@@ -163,8 +174,7 @@ def late_topic(pipeline: Pipeline, name: str) -> str | None:
 def repartition_topic(pipeline: Pipeline, name: str) -> str | None:
     """The topic in which a stream's groups that span partitions come together; None if it needs none."""
     stream = pipeline.streams[name]
-    source = pipeline.topics[stream.source]
-    if of_one_device(stream, source) or source.partitions == 1:
+    if not groups_span(stream, pipeline.topics[stream.source]):
         return None
     return f"{pipeline.name}.{name}{REPARTITION_SUFFIX}"
 

@@ -18,6 +18,8 @@ class Devices:
         self.names: list[str] = []
         self.slots: dict[str, int] = {}
         self.tags: list[tuple[Any, ...]] = []
+        self.tag_times: list[list[int]] = []
+        """of each device and tag the time at which it was said, where that is kept"""
         self.renamed: set[int] = set()
         """the devices that are new, or say something else of their tags, since this was last cleared"""
 
@@ -134,6 +136,19 @@ class Groups:
                     self.add(key, device)
             known = list(map(self.slots.__getitem__, keys))
         return np.array(known, np.int64)
+
+
+class EachDevice(Groups):
+    """Groups that are a device each, in the devices' own slots."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__((key,), key)
+
+    def slots_of(self, batch: Batch, devices: Devices, device_slots: Int64s) -> Int64s:  # noqa: ARG002 - as Groups
+        """The slot of each reading's group: its device's."""
+        for slot in range(len(self), len(devices)):
+            self.add((devices.names[slot],), slot)
+        return device_slots
 
 
 def different(slots: Int64s) -> Int64s:

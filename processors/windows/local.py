@@ -2,7 +2,7 @@
 
 Nothing speaks here. Where readings may be folded in any order (tumbling, hopping), panes are handed on as partial
 aggregates when their first window has closed here, and what comes for their other windows after that apart from it;
-where order matters, the readings themselves are handed on.
+where order matters, or a reading and its repeat may be in two partitions, the readings themselves are handed on.
 
 All of it follows from the readings of the partition alone: the wall clock plays no part, as the second stage closes
 what has fallen silent. So a partition that is read again since its last checkpoint hands on the same again.
@@ -21,7 +21,8 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from processors.windows.aggregates import Partials
-from processors.windows.groups import group_name
+from processors.windows.groups import EachDevice, group_name
+from processors.windows.newest_tags import NewestTags
 from processors.windows.pane_parts import PartsToHandOn
 from processors.windows.parts import NUMBER, Kept, Panes, Part, kept_of, packed_times
 from processors.windows.spec import WindowSpec
@@ -55,10 +56,14 @@ class Local(Windowed):
         self.role = "local"
         self.waiting = None
         self._silence_ends = False  # the second stage knows when all of a group is silent
-        self._panes = None if spec.ordered else PartsToHandOn(spec)
+        self._panes = None if spec.hands_on_readings else PartsToHandOn(spec)
         if self._panes is not None:
             self.engine = self._panes
-        self._kept: list[Batch] = []
+        if spec.by is None:
+            self.devices = NewestTags(spec.tags)
+            self.groups = EachDevice(spec.key)
+        self._kept: list[tuple[Batch, Int64s, Int64s | None]] = []
+        """Readings to be handed on, the slots of their groups, and where the first windows end that they count in."""
         self._made_by = spec.digest
         self.since = -1
         """The offset that the first message had of which this knows."""
@@ -75,34 +80,31 @@ class Local(Windowed):
 
     def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:  # noqa: ARG002 - as Windowed
         places = np.flatnonzero(judged.keep)
-        if self._panes is not None:
-            if len(places):
-                readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
-                self._fold(readings, places, judged.before_us)
+        if not len(places):
             return
-        assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
         self.counts["windowed"] += len(places)
+        firsts = self._firsts(batch.ts_us[places], None if judged.before_us is None else judged.before_us[places])
+        if self._panes is not None:
+            self.touched.append(np.unique(slots[places]))
+            readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
+            readings = readings if len(places) == len(readings) else readings.take(places)
+            if firsts is None:
+                self._panes.take(readings)
+            else:
+                self._panes.take_parts(readings, firsts)
+            return
+        assert self.groups is not None  # noqa: S101 - there are groups in both stages
         kept = batch.take(places)
         for place, name in enumerate(self.groups.by):
             kept.put(name, [self.groups.values[slot][place] for slot in slots[places].tolist()])
-        self._kept.append(kept)
+        self._kept.append((kept, slots[places], firsts))
 
-    def _fold(self, readings: Readings, places: Int64s, before_us: Int64s | None) -> None:
-        """Fold the readings at these places, those that have missed a window apart from those in time for all."""
-        panes, alignment = self._panes, self.alignment
-        assert panes is not None and alignment is not None  # noqa: S101 - only asked for windows along event time
-        self.counts["windowed"] += len(places)
-        self.touched.append(np.unique(readings.slots[places]))
-        in_time = places
-        if before_us is not None and alignment.overlapping:
-            of = alignment.panes(readings.ts_us[places])
-            firsts = alignment.first_end(of, before_us[places] - self.spec.grace_us)
-            later = firsts > alignment.first_end(of, of)
-            if later.any():
-                in_time, rest = places[~later], readings.take(places[later])
-                panes.fold_parts(rest.slots, of[later], firsts[later], rest.ts_us, rest.columns)
-        if len(in_time):
-            panes.take(readings if len(in_time) == len(readings) else readings.take(in_time))
+    def _firsts(self, ts_us: Int64s, before_us: Int64s | None) -> Int64s | None:
+        """Where the first window ends that each reading is in time for; None if all are for all of theirs."""
+        if before_us is None or not self._overlapping:
+            return None
+        assert self.alignment is not None  # noqa: S101 - only windows along event time overlap
+        return self.alignment.first_end(self.alignment.panes(ts_us), before_us - self.spec.grace_us)
 
     def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as Windowed
         """The partition is silent: it holds nobody up for long from now on, so it keeps nothing back either."""
@@ -128,7 +130,7 @@ class Local(Windowed):
 
         Each is of ``most`` bytes at the most, but for a single pane or reading that has more.
         """
-        assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
+        assert self.groups is not None  # noqa: S101 - there are groups in both stages
         if self._panes is not None:
             for slots, panes, firsts, partials in self._panes.handed:
                 of = self._targets(slots, targets)
@@ -137,32 +139,32 @@ class Local(Windowed):
                     packed = partial(self._packed, slots, panes, firsts, partials)
                     yield from ((target, what) for what in _pieces(mine, packed, most))
             self._panes.handed.clear()
-        for batch in self._kept:
-            columns = {name: batch.column(name) for name in self.spec.said}
-            for name in self.groups.by:
-                columns[name] = batch.column(name)
+        for batch, groups, in_time in self._kept:
+            columns = {name: batch.column(name) for name in (*self.spec.handed_on, *self.groups.by)}
             columns.pop(self.spec.key, None)
-            keys = list(zip(*(batch.column(name) for name in self.groups.by), strict=True)) or [()] * len(batch)
-            of = np.array([target_of(key, targets) for key in keys], np.int64)
+            of = self._targets(groups, targets)
             for target in np.unique(of).tolist():
                 mine = np.flatnonzero(of == target)
-                yield from ((target, what) for what in _pieces(mine, partial(_kept, batch, columns), most))
+                yield from ((target, what) for what in _pieces(mine, partial(_kept, batch, columns, in_time), most))
         self._kept.clear()
 
     def _targets(self, slots: Int64s, targets: int) -> Int64s:
-        assert self.groups is not None  # noqa: S101 - a group of its own device needs no second stage
-        return np.array([target_of(self.groups.values[slot], targets) for slot in slots.tolist()], np.int64)
+        assert self.groups is not None  # noqa: S101 - there are groups in both stages
+        values = self.groups.values
+        each, of = np.unique(slots, return_inverse=True)
+        return np.array([target_of(values[slot], targets) for slot in each.tolist()], np.int64)[of]
 
     def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
         assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by handed_on() alone
         different, group = np.unique(slots[part], return_inverse=True)
-        aggregates = self._panes.rows.aggregates
+        aggregates, devices = self._panes.rows.aggregates, self.devices
         return Panes(
             groups=[list(self.groups.values[slot]) for slot in different.tolist()],
             group=packed_times(group),
             pane=packed_times(panes[part]),
             first=packed_times(firsts[part]),
             partials=aggregates.packed(aggregates.take(partials, part)),
+            tags=[devices.said(slot) for slot in different.tolist()] if isinstance(devices, NewestTags) else [],
         )
 
     def part(self, source: Source, silent_since_us: int | None = None) -> Part:
@@ -195,9 +197,10 @@ class Local(Windowed):
         self.since = extra["since"]
 
 
-def _kept(batch: Batch, columns: dict[str, list[Any]], places: Int64s) -> Kept:
+def _kept(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None, places: Int64s) -> Kept:
     chosen = places.tolist()
-    return kept_of(batch.take(places), {name: [values[place] for place in chosen] for name, values in columns.items()})
+    mine = {name: [values[place] for place in chosen] for name, values in columns.items()}
+    return kept_of(batch.take(places), mine, None if firsts is None else firsts[places])
 
 
 def _pieces(places: Int64s, made: Callable[[Int64s], Handed], most: int) -> Iterator[Handed]:

@@ -14,16 +14,18 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from processors.windows.column import heads_of
-from processors.windows.groups import Groups
-from processors.windows.pane_parts import MergedParts
+from processors.windows.groups import Devices, EachDevice, Groups
+from processors.windows.newest_tags import NewestTags
+from processors.windows.pane_parts import MergedParts, PaneParts
 from processors.windows.pane_windows import FOR_EVER
-from processors.windows.parts import Kept, Panes, Part, batch_of, times_of
+from processors.windows.parts import FIRST, Kept, Panes, Part, batch_of, times_of
 from processors.windows.passed import Passed
+from processors.windows.repeats import Repeats
 from processors.windows.sources import Heard, SourceClocks
 from processors.windows.spec import WindowSpec
 from processors.windows.waiting import Readings
 from processors.windows.watermark import NEVER
-from processors.windows.windowed import Outcome, Said, Windowed
+from processors.windows.windowed import Judged, Outcome, Said, Windowed
 
 SOURCE = " source"
 """Beside a group's values: the partition whose part of it this is. No field is called so."""
@@ -44,12 +46,22 @@ class Merged(Windowed):
         """Of each source, as it was begun, the slots that are its parts of groups."""
         self._had: dict[int, tuple[int, int]] = {}
         """Of each source partition since when its readings are numbered, and the number of the next one."""
-        # Repeated readings have been left out where they were read.
-        self.repeats = None
+        # Readings have been left out where they were read that their own partition had before.
+        self.repeats = Repeats() if spec.devices_span and spec.drop_repeats else None
+        # Which group a reading belongs to was said there, too.
+        self.devices = Devices(()) if spec.by is not None else NewestTags(spec.tags)
         self._parts: MergedParts | None = None
-        if not spec.ordered:
+        self._folding: PaneParts | None = None
+        """Where readings come that are folded here."""
+        if not spec.hands_on_readings:
             self.engine = self._parts = MergedParts(spec)
-            self.groups = Groups((*(spec.by or ()), SOURCE), spec.key)
+            self.groups = Groups((*((spec.key,) if spec.by is None else spec.by), SOURCE), spec.key)
+            return
+        if spec.by is None:
+            self.groups = EachDevice(spec.key)
+        if not spec.ordered:
+            assert self.alignment is not None  # noqa: S101 - all other kinds are ordered
+            self.engine = self._folding = PaneParts(self.alignment, spec.aggregates, unit=spec.unit_us)
 
     def take(self, part: Part, now_us: int) -> Outcome:
         """Take what a source partition hands on, and how far it is after that."""
@@ -92,8 +104,9 @@ class Merged(Windowed):
         """Put parts of panes in the place of what their partition said of them before."""
         engine, groups = self._parts, self.groups
         assert engine is not None and groups is not None  # noqa: S101 - what the first stage made
-        begun = _begun(part.source, part.since)
-        of = np.array([self._slot((*values, begun)) for values in panes.groups], np.int64)
+        begun, devices = _begun(part.source, part.since), self._devices_of(panes)
+        pairs = zip(panes.groups, devices, strict=True)
+        of = np.array([self._slot((*values, begun), device) for values, device in pairs], np.int64)
         self._own()
         self.begin(of)
         partials = engine.rows.aggregates.unpacked(panes.partials)
@@ -106,11 +119,38 @@ class Merged(Windowed):
         self.counts["repeated"] += again
         self.touched.append(of)
 
-    def _slot(self, values: tuple[Any, ...]) -> int:
+    def _devices_of(self, panes: Panes) -> list[int]:
+        """The slot of the device that each group is, with what it said of its tags; 0 where groups are none."""
+        if not isinstance(self.devices, NewestTags):
+            return [0] * len(panes.groups)
+        pairs = zip(panes.groups, panes.tags, strict=True)
+        slots = [self.devices.hear(name, said) for (name,), said in pairs]
+        self.clocks.add_devices(len(self.devices))
+        self.moved.append(np.array(slots, np.int64))
+        return slots
+
+    def _slot(self, values: tuple[Any, ...], device: int) -> int:
         groups = self.groups
-        assert groups is not None  # noqa: S101 - a group of its own device needs no second stage
+        assert groups is not None  # noqa: S101 - there are groups in both stages
         slot = groups.slots.get(values)
-        return groups.add(values, 0) if slot is None else slot
+        return groups.add(values, device) if slot is None else slot
+
+    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:  # noqa: ARG002 - as Windowed
+        """Nowhere: no window closes between the readings of a message."""
+        return 0
+
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:
+        """Give the readings that are kept to the windows that they counted in where they were read."""
+        if self._folding is None or not batch.has(FIRST):
+            super()._keep(batch, slots, devices, judged, said)
+            return
+        places = np.flatnonzero(judged.keep)
+        if not len(places):
+            return
+        readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch)).take(places)
+        self._folding.take_parts(readings, np.array(batch.column(FIRST), np.int64)[places])
+        self.counts["windowed"] += len(places)
+        self.touched.append(np.unique(readings.slots))
 
     def _own(self) -> None:
         """Let the windows know which slots are parts of one group, and which are of one partition."""

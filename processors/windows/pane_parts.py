@@ -21,6 +21,7 @@ from processors.windows.passed import Passed
 from processors.windows.spec import WindowSpec
 from processors.windows.spoken import Spoken
 from processors.windows.time_windows import TimeWindows
+from processors.windows.waiting import Readings
 from processors.windows.watermark import NEVER
 
 
@@ -83,6 +84,17 @@ class PaneParts(TimeWindows):
             rows[fresh] = self._take_rows(of[fresh], at[fresh], first[fresh])
         self.rows.aggregates.fold(self.rows.partials, rows[inverse], ts_us, columns)
         self.changed.append(rows)
+
+    def take_parts(self, readings: Readings, firsts: Int64s) -> None:
+        """Add n readings, each to the part that counts in the windows which end at ``firsts`` or later."""
+        of = self.alignment.panes(readings.ts_us)
+        later = self._is_later(of, firsts)
+        if later.any():
+            rest = readings.take(np.flatnonzero(later))
+            self.fold_parts(rest.slots, of[later], firsts[later], rest.ts_us, rest.columns)
+            readings = readings.take(np.flatnonzero(~later))
+        if len(readings):
+            self.take(readings)
 
     def _after(self, rows: Int64s, closed: Int64s) -> Int64s:
         return np.maximum(closed, self.first[rows] - 1)

@@ -9,10 +9,11 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 
-VERSION = 2
+VERSION = 3
 
-NUMBER = " number"
-"""A column beside the fields: the how manieth reading of its partition each one is. No field is called so."""
+NUMBER, FIRST = " number", " first"
+"""Columns beside the fields: the how manieth reading of its partition each one is, and where the first window ends
+that it counts in. No field is called so."""
 
 
 class Panes(msgspec.Struct):
@@ -20,7 +21,8 @@ class Panes(msgspec.Struct):
 
     Of which group (a place in ``groups``), where the pane starts, where the ``first`` window ends that the part's
     readings count in, and what they make. What a partition says of a part replaces what it said of it before; a
-    part is whole when the partition's horizon, less the grace, has passed ``first``.
+    part is whole when the partition's horizon, less the grace, has passed ``first``. ``tags``: where the groups are
+    devices, what each has said of its tags, [time, value] of each tag.
     """
 
     groups: list[list[Any]]
@@ -28,6 +30,7 @@ class Panes(msgspec.Struct):
     pane: bytes
     first: bytes
     partials: dict[str, Any]
+    tags: list[list[list[Any]]] = []
 
 
 class Kept(msgspec.Struct):
@@ -35,12 +38,14 @@ class Kept(msgspec.Struct):
 
     ``numbers``: the how manieth of its partition each one is, counted since the offset ``since`` of the part. A
     partition that is read again from its last checkpoint hands on the same readings with the same numbers.
+    ``firsts``: where the first window ends that each one counts in; empty where all count in all their windows.
     """
 
     devices: list[str]
     ts_us: bytes
     columns: dict[str, list[Any]]
     numbers: bytes
+    firsts: bytes = b""
 
 
 class Part(msgspec.Struct, omit_defaults=True):
@@ -80,12 +85,18 @@ def packed_times(column: Int64s) -> bytes:
     return column.astype("<i8").tobytes()
 
 
-def kept_of(batch: Batch, columns: dict[str, list[Any]]) -> Kept:
+def kept_of(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None) -> Kept:
     """Readings to be handed on, with these columns; their numbers are in the batch."""
     numbers = np.array(batch.column(NUMBER), np.int64)
-    return Kept(batch.devices, packed_times(batch.ts_us), columns, packed_times(numbers))
+    kept = Kept(batch.devices, packed_times(batch.ts_us), columns, packed_times(numbers))
+    if firsts is not None:
+        kept.firsts = packed_times(firsts)
+    return kept
 
 
 def batch_of(kept: Kept, key: str) -> Batch:
-    """Readings that were handed on; the device is a column, too, called ``key``."""
-    return Batch(kept.devices, times_of(kept.ts_us), {**kept.columns, key: kept.devices})
+    """Readings that were handed on; the device is a column, too, called ``key``, and so are the ``firsts``."""
+    columns = {**kept.columns, key: kept.devices}
+    if kept.firsts:
+        columns[FIRST] = times_of(kept.firsts).tolist()
+    return Batch(kept.devices, times_of(kept.ts_us), columns)

@@ -23,7 +23,7 @@ from headrace.pipeline.model import (
     Tumbling,
     Window,
 )
-from headrace.pipeline.tables import by_device, of_one_device, stream_types
+from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.alignment import Alignment, Fixed
 from processors.windows.column import Column, column_of
@@ -50,6 +50,8 @@ class WindowSpec:
     where: Expression | None
     starts: Expression | None
     ends: Expression | None
+    devices_span: bool
+    """whether one device's readings may be in several partitions"""
     follows: Follows
     grace_us: int
     idle_us: int
@@ -64,7 +66,8 @@ class WindowSpec:
         stream = pipeline.streams[name]
         source = pipeline.topics[stream.source]
         types = stream_types(stream, source)
-        follows: Follows = "device" if of_one_device(stream, source) else "slowest"
+        within = of_one_device(stream, source) and not devices_span(source)
+        follows: Follows = "device" if within else "slowest"
         event = stream.window if isinstance(stream.window, Event) else None
         return cls(
             stream=name,
@@ -79,6 +82,7 @@ class WindowSpec:
             where=None if stream.where is None else parse_condition(stream.where, types),
             starts=None if event is None else parse_condition(event.start, types),
             ends=None if event is None else parse_condition(event.end, types),
+            devices_span=devices_span(source),
             follows="furthest" if stream.clock == "partition" else follows,
             grace_us=int(stream.grace),
             idle_us=int(stream.idle),
@@ -98,6 +102,14 @@ class WindowSpec:
         if not isinstance(self.window, Tumbling | Hopping):
             return True
         return self.aggregates.ordered
+
+    @cached_property
+    def hands_on_readings(self) -> bool:
+        """Whether partitions hand on readings, where groups span them, and not what they have folded of them.
+
+        They must where order matters, and where a reading and its repeat may be in two partitions.
+        """
+        return self.ordered or (self.devices_span and self.drop_repeats)
 
     @cached_property
     def ties(self) -> bool:
@@ -147,6 +159,13 @@ class WindowSpec:
         own -= {name for name, _ in self.computed}
         return tuple(sorted(own - {self.key}))
 
+    @cached_property
+    def handed_on(self) -> tuple[str, ...]:
+        """The topic's own fields and tags that readings are handed on with, where groups span partitions."""
+        if self.late == "dead-letter":
+            return tuple(sorted(self.types.keys() - {self.key} - {name for name, _ in self.computed}))
+        return tuple(sorted({*self.said, *self.tags}))
+
     def columns(self, batch: Batch) -> dict[str, Column]:
         """What a batch says in the spec's ``fields``, and by its conditions."""
         columns = {name: column_of(batch, name, self.types[name]) for name in self.fields}
@@ -174,6 +193,7 @@ class WindowSpec:
                 [(name, expression.text) for name, expression in self.computed],
                 None if self.where is None else self.where.text,
                 self.drop_repeats,
+                self.devices_span,
             )
         )
 

@@ -28,7 +28,7 @@ from processors.windows.spec import ENDS, STARTS, WindowSpec
 from processors.windows.waiting import Readings
 from processors.windows.windowed import Windowed
 
-VERSION = 2
+VERSION = 3
 
 BUCKET = 256
 """How many devices, or groups, share a piece of state."""
@@ -60,6 +60,7 @@ class Names(msgspec.Struct):
 
     names: list[str]
     tags: list[list[Any]]
+    tag_times: list[list[int]]
 
 
 class GroupValues(msgspec.Struct):
@@ -83,7 +84,7 @@ def changed_pieces(windowed: Windowed, next_offset: int) -> Iterator[tuple[str, 
     devices, groups, clocks = windowed.devices, windowed.groups, windowed.clocks
     for bucket in sorted({slot // BUCKET for slot in devices.renamed}):
         of = _of(bucket, len(devices))
-        names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]])
+        names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]], devices.tag_times[of])
         yield from _in_parts(f"names.{bucket}", encode(names))
     # Every bucket has its piece, lest one be taken that was left by an older declaration of the stream.
     fresh = {slot // BUCKET for slot in devices.renamed} if groups is None else set[int]()
@@ -152,6 +153,7 @@ def restore_into(windowed: Windowed, piece: Callable[[str], bytes | None]) -> in
         names = msgspec.msgpack.decode(_whole(piece, f"names.{bucket}"), type=Names)
         for name, tags in zip(names.names, names.tags, strict=True):
             windowed.devices.add(name, tuple(tags))
+        windowed.devices.tag_times[bucket * BUCKET :] = names.tag_times
         progress = np.frombuffer(_whole(piece, f"progress.{bucket}"), "<i8")
         clocks.progress_us[bucket * BUCKET : bucket * BUCKET + len(progress)] = progress
     windowed.devices.renamed.clear()

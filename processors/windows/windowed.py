@@ -189,7 +189,7 @@ class Windowed:
 
     @property
     def _overlapping(self) -> bool:
-        return self.alignment is not None and self.alignment.overlapping and self.waiting is None
+        return self.alignment is not None and self.alignment.overlapping and not self.spec.ordered
 
     def _first_end(self, ts_us: Int64s) -> Int64s:
         """The horizon at which the first window of each reading has closed."""
@@ -362,18 +362,22 @@ class Windowed:
         columns["end"] = spoken.ends_us.tolist()
         columns["revision"] = [0] * len(slots)
         columns["final"] = [True] * final + [False] * (len(slots) - final)
-        if self.groups is None:
+        groups = self.groups
+        if self.spec.by is None:
+            devices = slots if groups is None else [groups.device[slot] for slot in slots]
             for place, tag in enumerate(self.spec.tags):
-                columns[tag] = [self.devices.tags[slot][place] for slot in slots]
-        else:
-            for place, name in enumerate(self.spec.by or ()):
-                columns[name] = [self.groups.values[slot][place] for slot in slots]
+                columns[tag] = [self.devices.tags[slot][place] for slot in devices]
+        elif groups is not None:
+            for place, name in enumerate(self.spec.by):
+                columns[name] = [groups.values[slot][place] for slot in slots]
         return Batch(self.group_names(spoken.slots), spoken.starts_us, columns)
 
     def group_names(self, slots: Int64s) -> list[str]:
         """What results call these groups."""
         if self.groups is None:
             return [self.devices.names[slot] for slot in slots.tolist()]
+        if self.spec.by is None:
+            return [self.groups.values[slot][0] for slot in slots.tolist()]
         return [group_name(self.groups.values[slot][: len(self.spec.by or ())]) for slot in slots.tolist()]
 
     @property
