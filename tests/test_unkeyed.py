@@ -121,3 +121,20 @@ def test_windows_are_of_all_of_a_device_s_readings_whichever_partitions_they_are
     assert (second.counts["repeated"] > 0) == repeated or how == "panes"
     fill_the_store(line)
     assert verdict(line).faults == []
+
+
+def test_a_device_that_is_in_several_partitions_is_a_fault_where_that_is_not_declared(
+    embedded_broker: KafkaPart, lines: MakeLine
+) -> None:
+    line = lines(embedded_broker.address)
+    # Each message has a key, but not the device's: what is checked of every message lets them through.
+    made = [Reading(f"plant/{n % 2}", (BASE_MS + n * 100) * 1_000, {"current": 1.0, "energy": 1}) for n in range(40)]
+    line.send_messages((b"%d" % (n % 3), message_of(reading), n % 3 % 2) for n, reading in enumerate(made))
+    with line.processor() as processor:
+        line.await_ledger([processor])
+        assert processor.stop() == 0
+    fill_the_store(line)
+    [fault] = [fault for fault in verdict(line).faults if "partitions" in fault]
+    assert "2 devices are in several partitions, as 'plant/0' in [0, 1]" in fault
+    assert line.stream in fault
+    assert 'unkeyed = "merge"' in fault

@@ -20,7 +20,7 @@ from headrace.pipeline import Pipeline, all_topics
 from headrace.pipeline.tables import repartition_topic
 from headrace.stores import Store
 from headrace.topics import Ends, reaches
-from headrace.verify.messages import check_letters, check_messages
+from headrace.verify.messages import check_letters, check_messages, check_partitions
 from headrace.verify.recount import Recount
 from headrace.verify.rows import Look, Progresses, check_rows, look_at
 from headrace.verify.verdict import Verdict, who
@@ -82,6 +82,7 @@ def _verify_once(
     recounts = _recounts(consumer, pipeline, lines, look)
     for name, found in recounts.items():
         check_messages(name, found, [line for line in lines if line.topic == name], verdict)
+        check_partitions(pipeline, name, found, verdict)
     for line in lines:
         if line.stage == "sinks" and line.topic in look.kept:
             check_rows(line, recounts[line.topic], look, verdict)

@@ -7,7 +7,8 @@ from dataclasses import astuple
 from confluent_kafka import Consumer
 
 from headrace.ledger import EXPIRED, SKIPPED, TOMBSTONES, Entry, Line
-from headrace.pipeline.tables import DLQ_SUFFIX
+from headrace.pipeline import Pipeline
+from headrace.pipeline.tables import DLQ_SUFFIX, devices_span, of_one_device
 from headrace.topics import reaches
 from headrace.verify.recount import Held, Recount, messages_of
 from headrace.verify.verdict import Verdict, who
@@ -43,6 +44,26 @@ def check_messages(name: str, found: Recount, lines: list[Line], verdict: Verdic
         if len(ways) > 1:
             differing = " and ".join(who(line) for line in ways.values())
             verdict.faults.append(f"{name}[{partition}]: {differing} differ in what they counted before it expired")
+
+
+def check_partitions(pipeline: Pipeline, name: str, found: Recount, verdict: Verdict) -> None:
+    """That each device of a topic of readings is in one partition, unless the topic declares that it need not be.
+
+    The windows of one that is in several are computed in each, and replace each other.
+    """
+    topic = pipeline.topics.get(name)
+    if topic is None or devices_span(topic) or not (spread := found.devices_in_several()):
+        return
+    device, partitions = next(iter(spread.items()))
+    several = f"{name}: {len(spread)} devices are in several partitions, as {device!r} in {partitions}"
+    streams = [
+        one for one, stream in pipeline.streams.items() if stream.source == name and of_one_device(stream, topic)
+    ]
+    fix = 'let all producers choose the partition by the device alone, or declare unkeyed = "merge"'
+    if streams:
+        verdict.faults.append(f"{several}, so windows of {', '.join(streams)} replace each other; {fix}")
+    else:
+        verdict.notes.append(f"{several}; {fix}")
 
 
 def _said(entry: Entry, found: Recount) -> Held:

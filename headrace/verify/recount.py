@@ -112,6 +112,16 @@ class Recount:
                 found = found.plus(segment.held)
         return found
 
+    def devices_in_several(self) -> dict[str, list[int]]:
+        """The devices whose readings are in more than one partition, each with its partitions."""
+        found: dict[int, list[int]] = {}
+        for partition, segments in sorted(self._segments.items()):
+            columns = [segment_columns[0] for segment in segments for segment_columns in segment.columns]
+            for device in np.unique(np.concatenate(columns)).tolist() if columns else ():
+                found.setdefault(device, []).append(partition)
+        names = list(self._devices)
+        return {names[device]: partitions for device, partitions in found.items() if len(partitions) > 1}
+
     def rows(self, upto: Mapping[int, int]) -> Rows:
         """The rows that the messages below these marks make."""
         found = [
