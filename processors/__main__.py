@@ -14,7 +14,11 @@ from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, add_session_flag, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
+from processors.other_processors import await_no_overlap
 from processors.streams import MergedStream, TopicStreams
+
+SESSION_ENDS_S = 5.0
+"""By then after a session the broker has let go of a member that has died."""
 
 
 def extend(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +74,9 @@ def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> in
     allow_files(LEAST_FILES + FILES_A_PARTITION * sum(partitions[name] for name in (*sources, *repartitions)))
     admin = wait_for_broker(settings.broker)
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
+    names = flags.streams or list(pipeline.streams)
+    patience_s = flags.session + SESSION_ENDS_S
+    start(settings.broker, lambda: await_no_overlap(admin, pipeline, names, patience_s=patience_s))
     if flags.rebuild:
         read_again(admin, processors_group(pipeline, flags.streams or pipeline.streams), sources, repartitions)
     last: MicroBatchApplication | None = None

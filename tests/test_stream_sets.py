@@ -97,6 +97,37 @@ def test_each_set_of_streams_reads_all_and_is_rebuilt_alone(guarantee: str, brok
         assert (again.stop(), second.stop()) == (0, 0)
 
 
+def test_processors_that_share_some_of_their_streams_do_not_run_at_once(
+    embedded_broker: KafkaPart, lines: MakeLine
+) -> None:
+    line = lines(embedded_broker.address)
+    other = with_another_stream(line)
+    line.send([*readings(DEVICES, 100), *last_readings(DEVICES, 60)])
+    session = ("--session", "1")
+    with line.processor(line.stream, *session) as first:
+        line.await_windows([first])
+        with line.processor(*session, instance="2") as second:
+            # It is told what to do, and nothing of it was begun.
+            assert second.process.wait(60) == 2
+            told = second.log.read_text(encoding="utf-8")
+            assert f"waiting for the processors of {line.stream} to stop" in told
+            assert f"other processors run {line.stream}, too" in told
+            assert "hint: stop them, or name the same streams in both" in told
+        with line.processor(other, *session, instance="3") as third:
+            until(lambda: streams_of(line)[other, line.topic].messages, "the other stream", running=[first, third])
+            assert third.stop() == 0
+        # The session of one that has died ends, and then the others may begin.
+        first.kill()
+        with line.processor(*session, instance="2") as second:
+            until(lambda: processors_are_all(line), "the ledger of all", running=[second])
+            assert second.stop() == 0
+
+
+def processors_are_all(line: ProcessorLine) -> bool:
+    """Whether the group of all streams has read something."""
+    return line.committed() != {}
+
+
 def test_a_set_of_streams_has_its_group_whatever_their_order() -> None:
     names = ["a", "b", "c.d", "c"]
     declared = "".join(
