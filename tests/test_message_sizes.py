@@ -177,7 +177,7 @@ def test_no_size_stops_a_service(broker: KafkaPart, name: str, tmp_path: Path) -
     throw_bad("future", named("n" * 512, **future))
     throw_bad("bad_time", named("meter-0", ts="t" * 900_000))
     throw_bad("wrong_type", named("meter-0", checked="t" * 900_000))
-    throw_bad("nan", b'{"device": ' + b"9" * 900_000)
+    throw_bad("not_json", b'{"device": ' + b"9" * 900_000)
     line.throw(named("meter-0"))
     kept += 1
 

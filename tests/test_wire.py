@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -183,6 +183,56 @@ def test_a_bad_message_is_refused_and_its_neighbours_are_kept(message: bytes | N
             assert decoded.refused[0].detail
             assert rows(decoded) == whole
     assert [(one.place, one.reason) for one in decode([message]).refused] == [(0, reason)]
+
+
+def reworded(decoder: Decoder) -> Decoder:
+    """The same decoder on a msgspec that refuses the same, and says so in other words."""
+
+    def of(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        def called(value: bytes) -> Any:
+            try:
+                return decode(value)
+            except msgspec.MsgspecError as error:
+                raise type(error)("C'est faux : missing required field `ts`, got `array`, out of range") from None
+
+        return called
+
+    for name in [name for name in vars(decoder) if name.startswith("_decode_")]:
+        setattr(decoder, name, of(getattr(decoder, name)))
+    return decoder
+
+
+@pytest.mark.parametrize(("message", "reason"), [(m, r) for _, m, r in BAD], ids=[name for name, _, _ in BAD])
+def test_the_reason_does_not_hang_on_msgspec_s_wording(message: bytes | None, reason: Reason) -> None:
+    for good in ([], [reading("before")], [columns(["c-1", "c-2"])], [reading("before"), columns(["c-1"])]):
+        decoded = decode([*good, message], decoder=reworded(Decoder(METERS)))
+        assert [(one.place, one.reason) for one in decoded.refused] == [(len(good), reason)]
+        assert rows(decoded) == rows(decode(good))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b'{"device": 5, "ts": 1, "current": 1', "not_json"),
+        (b'{"device": 5, "ts": "now"}', "wrong_type"),
+        (b'{"device": "m", "ts": "now"}', "bad_time"),
+        (b'{"device": "m", "ts": 1, "current": "x"}', "wrong_type"),
+        (b'{"ts": 1, "note": "%s"}' % (b"x" * 101), "too_long"),
+        (b'{"energy": 1, "current": 1}', "missing_field"),
+        (b'{"device": "m", "ts": 1, "energy": 1, "current": %s}' % (b"9" * 500), "nan"),
+        (b'{"device": "m", "ts": 1, "energy": 1, "current": %s}' % (b"9" * 5_000), "nan"),
+        (b'{"device": "m", "ts": %s, "energy": 1, "current": 1}' % (b"9" * 5_000), "bad_time"),
+        (b'{"device": "m", "ts": 1, "energy": -%s, "current": 1}' % (b"9" * 100), "wrong_type"),
+    ],
+)
+def test_of_several_mistakes_one_is_the_reason_however_the_message_is_laid_out(message: bytes, reason: Reason) -> None:
+    topic = msgspec.structs.replace(METERS, max_bytes=100_000)
+    assert [one.reason for one in decode([message], topic).refused] == [reason]
+    assert [one.reason for one in decode([reading("before"), message], topic).refused] == [reason]
+    if reason != "not_json":
+        # Turned as text: Python cannot read whole numbers of so many digits.
+        turned = b"{" + b", ".join(reversed(message[1:-1].split(b", "))) + b"}"
+        assert [one.reason for one in decode([turned], topic).refused] == [reason]
 
 
 def test_every_bad_message_at_once_among_good_ones() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -16,25 +14,8 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from headrace.event_time import is_number, parser, whole_parser
 from headrace.pipeline.model import Time, Topic
+from headrace.wire.reasons import BAD, OF_ENVELOPE, Judge, Refused, RefusedError
 from headrace.wire.shapes import optional, struct_of
-
-Reason = Literal[
-    "not_json",
-    "wrong_type",
-    "missing_field",
-    "nan",
-    "bad_time",
-    "future",
-    "too_large",
-    "too_long",
-    "no_key",
-    "unknown_shape",
-]
-
-_OF_ENVELOPE = ("too_large", "no_key")
-"""Why a message is refused before it is decoded."""
-
-_BAD = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class Envelope(Protocol):
@@ -51,17 +32,6 @@ class Envelope(Protocol):
     def all_keyed(self) -> bool:
         """Whether every message has a key, and none is empty."""
         ...
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A message that is no reading: its place in the micro-batch, why, and the detail for a person."""
-
-    place: int
-    reason: Reason
-    detail: str
-    device: str | None = None
-    """whose clock is wrong, of a message from the future"""
 
 
 @dataclass(frozen=True)
@@ -82,13 +52,6 @@ class _Part:
     batch: Batch
 
 
-class _RefusedError(Exception):
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 class Decoder:
     """From the messages of one topic to batches."""
 
@@ -103,6 +66,7 @@ class Decoder:
         # Where the key names the device, none is refused in any case.
         self._wants_keys = topic.unkeyed == "refuse" and topic.partitions > 1 and self._key is not None
         declared = {**topic.fields, **{tag: optional(field) for tag, field in topic.tags.items()}}
+        self._judge = Judge(topic, declared, self._key)
         self._times = [name for name, field in declared.items() if field.type == "time"]
         number = is_number(topic.time.format)
         # Nearly all epochs are whole, and are parsed faster when that is known beforehand.
@@ -166,18 +130,18 @@ class Decoder:
         parse_time = self._parse_usual
         try:
             rows = list(map(self._decode_usual, values))
-        except _BAD:
+        except BAD:
             parse_time = self._parse_time
             rows, kept = [], []
             for place, value in zip(places, values, strict=True):
                 try:
                     rows.append(self._decode_row(value))
                     kept.append(place)
-                except _BAD as error:
-                    if isinstance(error, msgspec.ValidationError) and "got `array`" in str(error):
+                except BAD as error:
+                    if _is_columns(value, self._decode_columns):
                         self._columnar = True
                         return None
-                    refused.append(Refused(place, *self._why(value, error)))
+                    refused.append(Refused(place, *self._judge.why(value, error)))
             places = kept
         time = self._time
         try:
@@ -185,8 +149,8 @@ class Decoder:
             columns: dict[str, list[Any]] = {
                 name: self._time_column(list(map(attrgetter(name), rows))) for name in self._times
             }
-        except _BAD:
-            refused[:] = [r for r in refused if r.reason in _OF_ENVELOPE]
+        except BAD:
+            refused[:] = [r for r in refused if r.reason in OF_ENVELOPE]
             return None
         if self._key is not None:
             key = self._key
@@ -194,7 +158,7 @@ class Decoder:
         else:
             try:
                 devices = [self._device(envelope.key(place)) for place in places]
-            except _RefusedError:
+            except RefusedError:
                 return None
         # The device is a column too, however it came: a condition may name it.
         columns[self.topic.key] = devices
@@ -230,8 +194,8 @@ class Decoder:
                 if list(map(len, written)) != lengths:
                     return None
                 devices = list(chain.from_iterable(written))
-        except (*_BAD, _RefusedError):
-            refused[:] = [r for r in refused if r.reason in _OF_ENVELOPE]
+        except (*BAD, RefusedError):
+            refused[:] = [r for r in refused if r.reason in OF_ENVELOPE]
             return None
         columns[self.topic.key] = devices
         of_message = np.repeat(np.array(places, np.int64), lengths)
@@ -268,15 +232,15 @@ class Decoder:
             if place in seen:
                 continue
             try:
-                if _begins_with_columns(value, self._decode_columns):
+                if _is_columns(value, self._decode_columns):
                     parts.append(_Part(place, self._columns(value, place, envelope)))
                     columnar = True
                 else:
                     parts.append(_Part(place, self._row(value, place, envelope)))
-            except _RefusedError as error:
+            except RefusedError as error:
                 refused.append(Refused(place, error.reason, error.detail))
-            except _BAD as error:
-                refused.append(Refused(place, *self._why(value, error)))
+            except BAD as error:
+                refused.append(Refused(place, *self._judge.why(value, error)))
         self._columnar = columnar
         return parts
 
@@ -295,11 +259,11 @@ class Decoder:
             if column is None:
                 columns[name] = [None] * n
             elif len(column) != n:
-                raise _RefusedError("unknown_shape", f"{n} times, and {len(column)} values of {name}")
+                raise RefusedError("unknown_shape", f"{n} times, and {len(column)} values of {name}")
         if self._key is not None:
             devices = getattr(made, self._key)
             if len(devices) != n:
-                raise _RefusedError("unknown_shape", f"{n} times, and {len(devices)} values of {self._key}")
+                raise RefusedError("unknown_shape", f"{n} times, and {len(devices)} values of {self._key}")
         else:
             devices = [self._device(envelope.key(place))] * n
         columns.update(self._dates(made, single=False))
@@ -309,13 +273,13 @@ class Decoder:
     def _device(self, key: bytes | None) -> str:
         """The device that a message's key names."""
         if not key:
-            raise _RefusedError("missing_field", "the message has no key, and the key names the device")
+            raise RefusedError("missing_field", "the message has no key, and the key names the device")
         try:
             name = key.decode()
         except UnicodeDecodeError:
-            raise _RefusedError("wrong_type", "the message's key is not UTF-8 text") from None
+            raise RefusedError("wrong_type", "the message's key is not UTF-8 text") from None
         if len(name) > self.topic.max_name:
-            raise _RefusedError(
+            raise RefusedError(
                 "too_long", f"the key has {len(name)} characters, and {self.topic.max_name} may name a device"
             )
         return name
@@ -323,8 +287,8 @@ class Decoder:
     def _times_of(self, times: list[Any]) -> Int64s:
         try:
             return self._parse_time(times)
-        except _BAD as error:
-            raise _RefusedError("bad_time", f"{self._time}: {error}") from None
+        except BAD as error:
+            raise RefusedError("bad_time", f"{self._time}: {error}") from None
 
     def _dates(self, made: Any, *, single: bool) -> dict[str, list[Any]]:
         dates = {}
@@ -334,8 +298,8 @@ class Decoder:
                 continue
             try:
                 dates[name] = self._time_column([written] if single else written)
-            except _BAD as error:
-                raise _RefusedError("wrong_type", f"{name}: {error}") from None
+            except BAD as error:
+                raise RefusedError("wrong_type", f"{name}: {error}") from None
         return dates
 
     def _judged(
@@ -369,45 +333,14 @@ class Decoder:
         detail = f"{device}: dated more than {self.topic.max_future_skew} ahead"
         return Refused(place, "future", detail, device)
 
-    def _why(self, value: bytes, error: Exception) -> tuple[Reason, str]:
-        """The reason that a person would give for a message that msgspec refused."""
-        text = str(error)
-        if not isinstance(error, msgspec.ValidationError):
-            try:
-                json.loads(value, parse_constant=_constant)
-            except _RefusedError:
-                return "nan", "a value is NaN or infinite"
-            except (ValueError, RecursionError):
-                return "not_json", text
-            # Python's reader is the more generous one: it takes UTF-16, byte order marks, half surrogates.
-            return "not_json", text
-        if "missing required field" in text:
-            return ("bad_time" if f"`{self._time}`" in text else "missing_field"), text
-        place = text.rpartition(" - at `")[2].rstrip("`").partition("[")[0]
-        if place == f"$.{self._time}":
-            return "bad_time", text
-        if "of length <=" in text:
-            return "too_long", text
-        if "out of range" in text and place.startswith("$."):
-            return "nan", text
-        if "Expected `object`" in text and "$" not in text:
-            return "unknown_shape", text
-        return "wrong_type", text
 
-
-def _begins_with_columns(value: bytes, decode: Callable[[bytes], Any]) -> bool:
+def _is_columns(value: bytes, decode: Callable[[bytes], Any]) -> bool:
     """Whether a message is columns rather than one reading: its first member is a list."""
     head = value[:200].partition(b":")[2].lstrip()
     if head.startswith(b"["):
         return True
     try:
         decode(value)
-    except _BAD:
+    except BAD:
         return False
     return True
-
-
-def _constant(name: str) -> float:
-    if not math.isfinite(float(name)):
-        raise _RefusedError("nan", name)
-    return float(name)
