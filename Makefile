@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench lint format docs lock clean
+.PHONY: help setup demo test faults bench lint format docs proto lock clean
 
 SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
@@ -51,6 +51,9 @@ format: $(STAMP) ## Mend style
 
 docs: $(STAMP) ## Make docs/pipeline.md anew from the types
 	$(BIN)/python -m headrace.pipeline.reference > docs/pipeline.md.new && mv docs/pipeline.md.new docs/pipeline.md
+
+proto: $(STAMP) ## Make the gate's code anew from viewer/perspective.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. viewer/perspective.proto
 
 # requirements.lock is all that is needed here; the image takes only what the services run on, and what builds them.
 lock: $(UV) ## Make the locks anew from pyproject.toml (ARGS="--upgrade" takes newer versions)

@@ -19,11 +19,13 @@ class Page:
     def __init__(self, connection: WebSocketClientConnection) -> None:
         self._connection = connection
         self.client = perspective.AsyncClient(self._send)
+        self.sent: list[bytes] = []
         self.told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._reading = asyncio.ensure_future(self._read())
 
     async def _send(self, message: bytes) -> None:
-        await self._connection.write_message(bytes(message), binary=True)
+        self.sent.append(bytes(message))
+        await self._connection.write_message(self.sent[-1], binary=True)
 
     async def _read(self) -> None:
         while (message := await self._connection.read_message()) is not None:

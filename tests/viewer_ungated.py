@@ -11,18 +11,16 @@ from headrace.service import main
 from headrace.settings import Settings
 from viewer.__main__ import serve
 from viewer.gate import Gate
-from viewer.protobuf import fields
+from viewer.perspective_pb2 import Request
 from viewer.spending import Budget
-
-MAKE_VIEW = 6
 
 
 class Ungated(Gate):
     """Counts views, refuses nothing."""
 
     def answer(self, request: bytes) -> None:
-        if any(field == MAKE_VIEW for field, _ in fields(request)):
-            self._views.add(request)
+        for asked in Request.FromString(request).table_make_view_req:
+            self._views.add(asked.view_id)
 
 
 def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from viewer.protobuf import bytes_field, fields, messages, number_field
+from viewer.perspective_pb2 import Request, Response, Unread, ViewDataReq
 
 MAX_CELLS = 2_000_000
 """Rows times columns of one answer: some two seconds of the engine's time."""
 
-_MSG_ID, _ENTITY_ID, _DIMENSIONS = 1, 2, 12
-_DATA = frozenset({16, 24, 25, 26, 36})
 _UNTOLD = 2**32 - 1
 
 
@@ -18,7 +16,7 @@ class Window(NamedTuple):
     """A request for the rows and columns of a view, by index, ends excluded."""
 
     number: int
-    view: bytes
+    view: str
     start_row: int = 0
     start_column: int = 0
     end_row: int = _UNTOLD
@@ -31,35 +29,37 @@ class Window(NamedTuple):
 
 
 def window(request: bytes) -> Window | None:
-    """What a request for data asks for; None for other requests. Raises Malformed."""
-    number, view, asked = 0, b"", None
-    for field, value in fields(request):
-        if field == _MSG_ID and isinstance(value, int):
-            number = value
-        elif field == _ENTITY_ID and isinstance(value, bytes):
-            view = value
-        elif field in _DATA and isinstance(value, bytes):
-            asked = value
+    """What a request for data asks for; None for other requests. Raises DecodeError."""
+    message = Request.FromString(request)
+    asked = _data(message)
     if asked is None:
         return None
-    edges = {1: 0, 2: 0, 3: _UNTOLD, 4: _UNTOLD}
-    for viewport in messages(asked, 1):
-        edges |= {edge: value for edge, value in fields(viewport) if edge in edges and isinstance(value, int)}
-    return Window(number, view, *edges.values())
+    edges = {"start_row": 0, "start_col": 0, "end_row": _UNTOLD, "end_col": _UNTOLD}
+    for viewport in asked.viewport:
+        edges |= {edge: getattr(viewport, edge) for edge in edges if viewport.HasField(edge)}
+    return Window(message.msg_id, message.entity_id, *edges.values())
 
 
-def ask_size(number: int, view: bytes) -> bytes:
+def _data(message: Request) -> ViewDataReq | None:
+    asked: list[ViewDataReq] = [
+        *message.view_to_arrow_req,
+        *message.view_to_columns_string_req,
+        *message.view_to_csv_req,
+        *message.view_to_rows_string_req,
+        *message.view_to_ndjson_string_req,
+    ]
+    return asked[-1] if asked else None
+
+
+def ask_size(number: int, view: str) -> bytes:
     """A request for a view's size."""
-    return number_field(_MSG_ID, number) + bytes_field(_ENTITY_ID, view) + bytes_field(_DIMENSIONS, b"")
+    request: bytes = Request(msg_id=number, entity_id=view, view_dimensions_req=[Unread()]).SerializeToString()
+    return request
 
 
 def size(response: bytes, number: int) -> tuple[bool, tuple[int, int] | None]:
     """Whether this is the response to :func:`ask_size`, and the view's rows and columns if there is such a view."""
-    answered, told = False, None
-    for field, value in fields(response):
-        if field == _MSG_ID:
-            answered = value == number
-        elif field == _DIMENSIONS and isinstance(value, bytes):
-            counts = {which: count for which, count in fields(value) if isinstance(count, int)}
-            told = counts.get(3, 0), counts.get(4, 0)
-    return answered, told
+    told = Response.FromString(response)
+    dimensions = told.view_dimensions_resp
+    known = (dimensions.num_view_rows, dimensions.num_view_columns) if told.HasField("view_dimensions_resp") else None
+    return told.msg_id == number, known
