@@ -49,12 +49,12 @@ def build(
         group=processors_group(pipeline, names),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"processors-{settings.instance}"),
+        produces=written_topics(pipeline),
         guarantee=settings.guarantee,
         commit_s=flags.commit,
         batch=flags.batch,
         session_s=flags.session,
     )
-    app.will_produce(written_topics(pipeline))
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]
         TopicStreams(app, pipeline, topic, of_topic, reset=reset)

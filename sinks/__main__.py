@@ -61,12 +61,12 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         group=sinks_group(pipeline),
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
+        produces=written_topics(pipeline),
         commit_s=flags.commit,
         batch=flags.batch,
         tick_s=TICK_S,
         session_s=flags.session,
     )
-    app.will_produce(written_topics(pipeline))
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
     return app
 

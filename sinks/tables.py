@@ -12,9 +12,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quixstreams.sinks.base import BaseSink
-from quixstreams.sinks.base.exceptions import SinkBackpressureError
-
 from headrace import ledger
 from headrace.batch import Batch
 from headrace.errors import StoreError, StoreUnavailable, WriteConflict, WriterReplaced
@@ -23,6 +20,7 @@ from headrace.pipeline import Table
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX
 from headrace.runtime import Limits, MicroBatch, MicroBatchApplication, Outgoing, Passed, dead_letter
+from headrace.runtime.quix import BaseSink, SinkBackpressureError
 from headrace.stores import TOO_OLD, Position, Store
 from headrace.wire import Decoder, Refused
 

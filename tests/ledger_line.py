@@ -199,12 +199,12 @@ class MutableLine:
         try:
             yield app, store
         finally:
-            app._producer.flush(PATIENCE_S)
+            app.flush(PATIENCE_S)
             store.close()
 
     def _to_the_end(self, app: MicroBatchApplication) -> None:
         """Run until every partition is at its end, with nothing under way, and has been said to be silent there."""
-        consumer: Any = app._consumer
+        consumer: Any = app.consumer
         ends, deadline = reader(self.address), time.monotonic() + PATIENCE_S
 
         def look() -> None:
@@ -214,7 +214,7 @@ class MutableLine:
                 return
             if any(silence.said is None for silence in silent.values()):
                 return
-            app._producer.flush(PATIENCE_S)
+            app.flush(PATIENCE_S)
             if all(reaches(ends, topic)[n].end == silence.end for (topic, n), silence in silent.items()):
                 app.stop()
 

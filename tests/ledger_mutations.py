@@ -41,7 +41,7 @@ def consumed(change: Callable[[list[Message], list[int]], list[Message] | None],
             places = [n for n in of_topic(stage, messages) if messages[n].offset() >= first]
             return change(messages, places) if places else None
 
-        stage.change_result(stage.app._consumer, "consume", changed, **how)
+        stage.change_result(stage.app.consumer, "consume", changed, **how)
 
     return plant
 

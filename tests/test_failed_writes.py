@@ -336,7 +336,7 @@ def test_a_sink_knows_when_its_partitions_are_another_s(broker: KafkaPart, name:
         if found:
             return
         app.assure(name, batch.partition, batch.next_offset)
-        app._consumer.asked_s = float("-inf")  # type: ignore[attr-defined]  # as after a long suspension
+        app.consumer.asked_s = float("-inf")  # as after a long suspension
         app.assure(name, batch.partition, batch.next_offset)
         other = Consumer(
             {**client, "group.id": name, "group.instance.id": f"{name}-1", "partition.assignment.strategy": "range"}
@@ -345,7 +345,7 @@ def test_a_sink_knows_when_its_partitions_are_another_s(broker: KafkaPart, name:
         while not other.assignment():
             assert time.monotonic() < deadline
             other.poll(0.1)
-        app._consumer.asked_s = float("-inf")  # type: ignore[attr-defined]
+        app.consumer.asked_s = float("-inf")
         with pytest.raises(WriterReplaced, match="may be another's by now"):
             app.assure(name, batch.partition, batch.next_offset)
         found.append(batch.partition)

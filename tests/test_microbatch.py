@@ -18,7 +18,7 @@ from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, u
 
 from headrace.errors import SettingsError
 from headrace.runtime import MicroBatch, MicroBatchApplication
-from headrace.runtime.microbatch import BaseSink  # type: ignore[attr-defined]  # Quix's own
+from headrace.runtime.quix import BaseSink
 from headrace.topics import CLIENT
 
 COLUMNS = ("count", "current_count", "current_min", "current_max", "current_mean")
@@ -79,7 +79,7 @@ def application(broker: KafkaPart, name: str, folder: Path, **settings: Any) -> 
     )
     yield app
     # A producer that was never flushed would speak up when it is collected.
-    app._producer.flush(PATIENCE_S)
+    app.flush(PATIENCE_S)
 
 
 def run(app: MicroBatchApplication, topic: Topic, then: Callable[[MicroBatch], None]) -> None:
@@ -174,15 +174,17 @@ def test_a_partition_is_idle_only_at_its_end_and_never_while_behind(
 
         def note(batch: MicroBatch) -> None:
             nonlocal again
-            # Seen fails when a row says idle before all that was sent has come.
-            ends = {0: 6_000 + 500 * again, 1: 1, 2: 0}
-            assert not batch.idle or seen.next_offset[batch.partition] == ends[batch.partition]
+            # A row says idle at an end alone. What is sent again may be under way when the next one does.
+            ends = {0: (6_000, 6_500) if again else (6_000,), 1: (1,), 2: (0,)}
+            assert not batch.idle or seen.next_offset[batch.partition] in ends[batch.partition]
             seen.note(batch)
             if not again and all(seen.idles[partition] >= 3 for partition in range(3)):
                 topic.send(0, [b"again"] * 500)
                 seen.idles.clear()
                 again = True
-            if again and all(seen.idles[partition] >= 2 for partition in range(3)):
+            if not batch.idle:
+                seen.idles[batch.partition] = 0
+            if seen.next_offset[0] == 6_500 and all(seen.idles[partition] >= 2 for partition in range(3)):
                 app.stop()
 
         run(app, topic, note)
@@ -202,7 +204,7 @@ class AwaySink(BaseSink):
         raise TypeError
 
     def flush(self) -> None:
-        from quixstreams.sinks.base import SinkBackpressureError
+        from headrace.runtime.quix import SinkBackpressureError
 
         if any(self.taken.values()) and self.away():
             self.taken.clear()

@@ -1,8 +1,5 @@
 """Quix Streams' consumer, giving micro-batches: the messages of one partition from one poll.
 
-Leans on names inside Quix Streams 3.28 (``InternalConsumer.poll_row``, ``Row``); the version is pinned to the
-minor, and a test holds its results against Quix's own windows.
-
 What the rows promise:
 
 - The rows of a partition come in the order of its offsets, none lost, none twice within an assignment. Rows
@@ -16,7 +13,6 @@ What the rows promise:
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import time
@@ -26,11 +22,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, Message, TopicPartition
-from quixstreams.internal_consumer import InternalConsumer
-from quixstreams.kafka.consumer import raise_for_msg_error
-from quixstreams.models import MessageContext, Row, Topic
 
 from headrace.runtime.batches import MicroBatch
+from headrace.runtime.quix import InternalConsumer, MessageContext, Row, Topic, raise_for_msg_error
 
 KEY = b"partition"
 """The constant key of every row."""
@@ -86,40 +80,66 @@ class MicroBatchConsumer(InternalConsumer):
         self._rebalances = 0
         self._empty = 0
         """How many polls have brought nothing since one has."""
+        self.before_assign: list[Callable[[list[TopicPartition]], None]] = []
+        """Called with partitions that are about to be assigned, without those of changelogs."""
+        self.on_gone: list[Callable[[set[Partition]], None]] = []
+        """Called with partitions that were revoked or lost, after their last commit."""
+        self.after_loss: list[Callable[[], None]] = []
+        """Called when partitions were lost, without a commit."""
         self.on_quiet: list[Callable[[], None]] = []
+        """Called when a poll has brought nothing."""
         self._rewound: set[Partition] = set()
         self.asked_s = time.monotonic()
         """Since when it is known that the partitions were ours: when the broker was last asked for messages."""
         self.handed_out: dict[Partition, int] = {}
         """The first offset of each partition's row that was handed out last."""
+        self.begun: dict[Partition, int] = {}
+        """The first offset of each partition that was processed since the checkpoint began."""
 
     def subscribe(self, topics: list[Topic], on_assign: Any = None, on_revoke: Any = None, on_lost: Any = None) -> None:
         """Subscribe as Quix does, and know which partitions are ours."""
 
+        changelogs = {topic.name for topic in topics if topic.is_changelog}
+
         def assigned(consumer: Any, partitions: list[TopicPartition]) -> None:
+            of_data = [tp for tp in partitions if tp.topic not in changelogs]
+            for before in self.before_assign:
+                before(of_data)
             on_assign(consumer, partitions)
             self._rebalances += 1
             for tp in partitions:
                 self._delivered.pop((tp.topic, tp.partition), None)
-            self.assigned.update(
-                (tp.topic, tp.partition) for tp in partitions if not self._topics[tp.topic].is_changelog
-            )
+            self.assigned.update((tp.topic, tp.partition) for tp in of_data)
 
-        def gone(then: Callable[..., None], consumer: Any, partitions: list[TopicPartition]) -> None:
+        def revoked(consumer: Any, partitions: list[TopicPartition]) -> None:
+            gone = {(tp.topic, tp.partition) for tp in partitions}
             # First of all: what waits must not be processed by the commit that a revoke brings.
-            self._forget({(tp.topic, tp.partition) for tp in partitions})
-            then(consumer, partitions)
+            self._forget(gone)
+            try:
+                on_revoke(consumer, partitions)
+            finally:
+                for hook in self.on_gone:
+                    hook(gone)
 
-        super().subscribe(
-            topics,
-            on_assign=assigned,
-            on_revoke=functools.partial(gone, on_revoke),
-            on_lost=functools.partial(gone, on_lost),
-        )
+        def lost(consumer: Any, partitions: list[TopicPartition]) -> None:
+            gone = {(tp.topic, tp.partition) for tp in partitions}
+            self._forget(gone)
+            on_lost(consumer, partitions)
+            for hook in self.on_gone:
+                hook(gone)
+            for after in self.after_loss:
+                after()
+
+        super().subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
+
+    def note_processed(self, topic: str, partition: int) -> None:
+        """Note that the row that was handed out last was processed, within the checkpoint that is open."""
+        self.begun.setdefault((topic, partition), self.handed_out[topic, partition])
 
     def trigger_backpressure(self, offsets_to_seek: dict[Partition, int], resume_after: float) -> None:
         """Pause and seek back as Quix does; what waits will be read again."""
-        seek = dict(offsets_to_seek)
+        # Quix notes the offset of the row, which is its last message's; what is read again begins with its first.
+        seek = {**offsets_to_seek, **self.begun}
         # Quix knows of the rows that it was handed alone. Those that wait here must be read again as well, and
         # a partition at its end begins there again: consume() has moved it one offset too far for the event.
         for row in self._queue:
@@ -282,7 +302,7 @@ class MicroBatchConsumer(InternalConsumer):
         return True
 
     def _paused(self) -> set[Partition]:
-        return {(tp.topic, tp.partition) for tp in self._backpressurred_tps}
+        return {(tp.topic, tp.partition) for tp in self.backpressured_tps}
 
     def _forget(self, partitions: set[Partition]) -> None:
         self._rebalances += 1

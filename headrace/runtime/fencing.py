@@ -19,15 +19,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import msgspec
-from quixstreams.state.base import PartitionTransaction, StorePartition
-from quixstreams.state.metadata import SEPARATOR, Marker
-from quixstreams.state.rocksdb import RocksDBStore
-from quixstreams.state.rocksdb.partition import RocksDBStorePartition
 
 from headrace.errors import StateError
+from headrace.runtime.quix import SEPARATOR, Marker, PartitionTransaction, RocksDBStorePartition, StorePartition
 
 Change = tuple[str, bytes | None]
 """A named piece of state and its new value; None deletes it."""
@@ -135,19 +132,6 @@ class CheckpointedPartition(RocksDBStorePartition):
         self._begin = prefix + SEPARATOR
         self._waiting: dict[bytes, list[tuple[bytes, bytes, int]]] = {}
         """Of each epoch the records since its last head: key, value, offset."""
-
-    @classmethod
-    def in_place_of(cls, store: RocksDBStore, partition: int, prefix: bytes) -> Self:
-        """What the store would have made of one of its partitions."""
-        producers = store._changelog_producer_factory
-        return cls(
-            str(store._partitions_dir / str(partition)),
-            options=store._options,
-            changelog_producer=producers and producers.get_partition_producer(partition),
-            stop_event=store._stop_event,
-            open_deadline=store._open_deadline,
-            prefix=prefix,
-        )
 
     def recover_from_changelog_message(
         self, key: bytes, value: bytes | None, cf_name: str, offset: int, ttl_stamped: bool = False

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from confluent_kafka import KafkaException
-from quixstreams.exceptions import QuixException
-from quixstreams.models.topics.exceptions import TopicNameLengthExceeded, TopicPermissionError
 
 from headrace.errors import BrokerError, HeadraceError
 from headrace.exhaustion import exhausted
 from headrace.runtime.microbatch import MicroBatchApplication
+from headrace.runtime.quix import QuixException, TopicNameLengthExceeded, TopicPermissionError
 from headrace.topics import wait_for_broker
 
 log = logging.getLogger("headrace.runtime")
