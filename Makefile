@@ -45,11 +45,11 @@ lint: $(STAMP) ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(STAMP) ## Mend style
+format: $(STAMP) ## Correct style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(STAMP) ## Make docs/pipeline.md anew from the types
+docs: $(STAMP) ## Make docs/pipeline.md again from the types
 	$(BIN)/python -m headrace.pipeline.reference > docs/pipeline.md.new && mv docs/pipeline.md.new docs/pipeline.md
 
 proto: $(STAMP) ## Make the gate's code anew from viewer/perspective.proto

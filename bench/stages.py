@@ -19,17 +19,23 @@ STAGES: Mapping[str, Sequence[str]] = {
     "rows of a poll": ["headrace.runtime.consumer:MicroBatchConsumer.poll_row"],
     "value": ["headrace.runtime.batches:MicroBatch.__init__"],
     "decode": ["headrace.wire:Decoder.decode"],
-    "devices": ["processors.windows.groups:Devices.slots_of", "processors.windows.groups:Devices.note_tags"],
-    "late": [
-        "processors.windows.watermark:Clocks.before",
-        "processors.windows.watermark:Clocks.move",
-        "processors.windows.windowed:Windowed._judge",
+    "devices": [
+        "processors.windows.input.groups:Devices.slots_of",
+        "processors.windows.input.groups:Devices.note_tags",
     ],
-    "repeats": ["processors.windows.windowed:Windowed._sift", "processors.windows.windowed:Windowed.prune"],
+    "late": [
+        "processors.windows.time.watermark:Clocks.before",
+        "processors.windows.time.watermark:Clocks.move",
+        "processors.windows.operator:WindowOperator._judge",
+    ],
+    "repeats": ["processors.windows.operator:WindowOperator._sift", "processors.windows.operator:WindowOperator.prune"],
     "columns": ["processors.windows.spec:WindowSpec.columns"],
-    "fold": ["processors.windows.windowed:Windowed._window"],
-    "close": ["processors.windows.windowed:Windowed._advance", "processors.windows.windowed:Windowed._outcome"],
-    "windows, the rest": ["processors.windows.windowed:Windowed.add"],
+    "fold": ["processors.windows.operator:WindowOperator._window"],
+    "close": [
+        "processors.windows.operator:WindowOperator._advance",
+        "processors.windows.operator:WindowOperator._outcome",
+    ],
+    "windows, the rest": ["processors.windows.operator:WindowOperator.add"],
     "encode": ["headrace.wire:Encoder.rows"],
     "produce": ["headrace.runtime.microbatch:MicroBatchApplication.produce"],
     "streams, the rest": ["processors.streams:TopicStreams.process"],
@@ -110,7 +116,7 @@ def resolve(name: str) -> tuple[Any, str, Callable[..., Any]]:
             owner = getattr(owner, one)
         function = getattr(owner, attribute)
     except (ImportError, AttributeError) as error:
-        raise StageGone(f"{name} is gone ({error}): mend STAGES in bench/stages.py") from None
+        raise StageGone(f"{name} is gone ({error}): correct STAGES in bench/stages.py") from None
     if not callable(function) or isinstance(inspect.getattr_static(owner, attribute), property | staticmethod):
-        raise StageGone(f"{name} is no function or method: mend STAGES in bench/stages.py")
+        raise StageGone(f"{name} is no function or method: correct STAGES in bench/stages.py")
     return owner, attribute, function

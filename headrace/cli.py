@@ -26,7 +26,7 @@ STAGES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code (2 for what the user can mend)."""
+    """Run the command; its exit code (2 for what the user can correct)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments and arguments[0] in STAGES:
         # A stage is a program of its own, with its own flags and signals.

@@ -61,7 +61,7 @@ class PipelineError(HeadraceError):
         listed = "\n".join(f"  {mistake}" for mistake in mistakes)
         super().__init__(
             f"{path}: {count} mistake{'s' if count != 1 else ''}\n{listed}",
-            hint="mend the file and run `headrace check` again",
+            hint="correct the file and run `headrace check` again",
         )
         self.path = path
         self.mistakes = tuple(mistakes)

@@ -27,7 +27,7 @@ STREAM_FATES = ("windowed", "outside", "waiting", "late", "filtered", "repeated"
 """What becomes of a reading in a stream: it is in a window; in none, though it was looked at (outside); its place
 in the order is not sure yet (waiting); too late; not wanted; the same again; or it corrects one that is in."""
 
-BEGUN_ANEW = "begun_anew"
+STARTED_OVER = "started_over"
 """The count of partitions over which a stream was started over: the store may have windows from before."""
 
 GAPS = "gaps"
@@ -76,7 +76,7 @@ encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
 
 
-def tally(
+def count_messages(
     counts: dict[str, int],
     messages: int,
     refused: Iterable[Refused],

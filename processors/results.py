@@ -1,4 +1,4 @@
-"""What a stream says, as messages: windows to its topic, late readings or their bounds to its late topic.
+"""What a stream emits, as messages: windows to its topic, late readings or their bounds to its late topic.
 
 What the topic does not take, as it is too large, becomes a dead letter of the stream's topic.
 """
@@ -20,10 +20,10 @@ from headrace.pipeline.tables import DLQ_SUFFIX, late_topic
 from headrace.runtime import Limits, Outgoing, dead_letter, size_of
 from headrace.wire import Encoder
 from processors.windows import Outcome
-from processors.windows.late import LateReadings
+from processors.windows.input.late import LateReadings
 
 MOST_ROWS = 500
-"""The most windows in one message, where many of a device speak at once."""
+"""The most windows in one message, where many of a device are emitted at once."""
 
 
 class Results:
@@ -38,11 +38,11 @@ class Results:
         self._late_topic, self._heals = late_topic(pipeline, name), stream.late == "heal"
         self._source = pipeline.topics[stream.source]
         self._reading_encoder = Encoder(self._source)
-        # A sliding window speaks with each reading: as columns, a message of many costs little more than one.
+        # A sliding window emits with each reading: as columns, a message of many costs little more than one.
         self._in_columns = isinstance(stream.window, Sliding)
 
     def messages(self, outcome: Outcome, now_ms: int, counts: dict[str, int]) -> Iterator[Outgoing]:
-        """What a batch brought, keyed by device or group; windows that are too large to be said are counted."""
+        """What a batch brought, keyed by device or group; windows that are too large to be emitted are counted."""
         if outcome.results is not None:
             yield from self._windows(outcome.results, now_ms, counts)
         if self._late_topic is not None:
@@ -58,7 +58,7 @@ class Results:
                 if self._fits(message):
                     yield message
                 else:
-                    yield from self._unsaid(message, results, place, counts)
+                    yield from self._too_large(message, results, place, counts)
             return
         devices = np.array(results.devices)
         begins = np.concatenate([[0], np.flatnonzero(devices[1:] != devices[:-1]) + 1, [len(devices)]]).tolist()
@@ -73,7 +73,7 @@ class Results:
         if self._fits(message):
             yield message
         elif len(results) == 1:
-            yield from self._unsaid(message, results, 0, counts)
+            yield from self._too_large(message, results, 0, counts)
         else:
             half = len(results) // 2
             for places in (np.arange(half), np.arange(half, len(results))):
@@ -82,7 +82,7 @@ class Results:
     def _fits(self, message: Outgoing) -> bool:
         return len(message.value) <= self._longest and size_of(message) <= self._limits.of(message.topic)
 
-    def _unsaid(self, message: Outgoing, results: Batch, place: int, counts: dict[str, int]) -> Iterator[Outgoing]:
+    def _too_large(self, message: Outgoing, results: Batch, place: int, counts: dict[str, int]) -> Iterator[Outgoing]:
         """The dead letter of a window; a provisional one has none, as its final one will."""
         if not results.value("final", place):
             return
@@ -120,11 +120,11 @@ class Results:
     def _bounds(self, late: LateReadings, topic: str, now_ms: int) -> Iterator[Outgoing]:
         """The bounds of each window that lacks a reading, once a batch and reason."""
         which, starts, ends = late.windows
-        said: dict[tuple[str, str, str, str], dict[str, str]] = {}
+        bounds_of: dict[tuple[str, str, str, str], dict[str, str]] = {}
         times = iso(late.readings.ts_us)
         for place, start, end in zip(which.tolist(), iso(starts), iso(ends), strict=True):
             group, reason = late.groups[place], late.reasons[place]
-            said.setdefault(
+            bounds_of.setdefault(
                 (group, start, end, reason),
                 {
                     self._key: group,
@@ -135,5 +135,5 @@ class Results:
                     "reading": times[place],
                 },
             )
-        for bounds in said.values():
+        for bounds in bounds_of.values():
             yield Outgoing(topic, bounds[self._key].encode(), msgspec.json.encode(bounds), now_ms)

@@ -13,13 +13,13 @@ from headrace.pipeline import Pipeline
 from headrace.pipeline.tables import ledger_topic, repartition_topic
 from headrace.runtime import FencedState, MicroBatch, MicroBatchApplication, Outgoing, Passed
 from headrace.wire import Decoder, Refused
-from processors.repartition import HandingOn, read_parts
+from processors.repartition import Repartition, read_parts
 from processors.results import Results
-from processors.windows import Windowed, WindowSpec
-from processors.windows.local import Local
-from processors.windows.merged import Merged
+from processors.windows import WindowOperator, WindowSpec
+from processors.windows.repartition.local import Local
+from processors.windows.repartition.merged import Merged
 from processors.windows.state import changed_pieces, forget_written, restore_into
-from processors.windows.watermark import NEVER
+from processors.windows.time.watermark import NEVER
 
 LEDGER_EVERY_MS = 500
 """How often a partition's counts are published while readings flow; and once more when it falls silent."""
@@ -32,7 +32,7 @@ CHUNK_READINGS = 10_000
 class Open:
     """A stream over one assigned partition: its windows and the next offset they await."""
 
-    windowed: Windowed
+    operator: WindowOperator
     next_offset: int
     dirty: bool = False
     published_ms: int = 0
@@ -48,7 +48,7 @@ class Streams(ABC):
         self._ledger = ledger_topic(pipeline)
         self._topic = topic
         self._reset = reset
-        self._begun_anew: set[int] = set()
+        self._started_over: set[int] = set()
         self._open: dict[int, dict[str, Open]] = {}
         self._states: dict[int, FencedState] = {}
         app.before_commit(self.save)
@@ -56,7 +56,7 @@ class Streams(ABC):
         app.batches(topic).update(self._update, stateful=True, metadata=True)
 
     @abstractmethod
-    def fresh(self) -> dict[str, Windowed]:
+    def fresh(self) -> dict[str, WindowOperator]:
         """The windows of each stream over a partition, before any message."""
 
     @abstractmethod
@@ -81,18 +81,20 @@ class Streams(ABC):
         self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused], tombstones: int = 0
     ) -> None:
         """Count the messages, and which offsets carried none, up to the end of a batch."""
-        counts, since = opened.windowed.counts, opened.next_offset
+        counts, since = opened.operator.counts, opened.next_offset
         if since < 0:
             since = 0
-            if counts.get(ledger.BEGUN_ANEW):
+            if counts.get(ledger.STARTED_OVER):
                 counts[ledger.SKIPPED] = since = batch.seen_from
         passed = self._app.passed(batch, since) if since < batch.next_offset else Passed()
-        ledger.tally(counts, messages, refused, tombstones=tombstones, gaps=passed.empty, expired=passed.expired)
+        ledger.count_messages(
+            counts, messages, refused, tombstones=tombstones, gaps=passed.empty, expired=passed.expired
+        )
         opened.next_offset = max(opened.next_offset, batch.next_offset)
 
     def _publish(self, name: str, opened: Open, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
         """Publish the counts, now and then while readings flow, and all of them when the partition is silent."""
-        closed = opened.windowed.counts["closed"] + opened.next_offset
+        closed = opened.operator.counts["closed"] + opened.next_offset
         due = batch.idle or batch.polled_ms - opened.published_ms >= LEDGER_EVERY_MS
         if not due or closed == opened.published:
             return
@@ -100,45 +102,45 @@ class Streams(ABC):
         if batch.idle:
             # A checkpoint of no offsets and no state is none: exactly-once would take the entry back.
             opened.dirty = True
-        windowed = opened.windowed
+        operator = opened.operator
         entry = ledger.Entry(
             stage="processors",
             name=name,
             topic=self._topic,
             partition=batch.partition,
             next_offset=max(opened.next_offset, 0),
-            counts={**windowed.counts, **windowed.gauges},
-            watermark_us=None if windowed.clocks.clock_us == NEVER else windowed.clocks.clock_us,
+            counts={**operator.counts, **operator.gauges},
+            watermark_us=None if operator.clocks.clock_us == NEVER else operator.clocks.clock_us,
             epoch=self._states[batch.partition].epoch,
         )
         outgoing.append(Outgoing(self._ledger, entry.key, ledger.encode(entry), batch.polled_ms))
 
     def _opened(self, partition: int) -> dict[str, Open]:
-        """The streams over a partition that is ours since just now, as its last owner left them, or begun anew."""
+        """The streams over a partition that is ours since just now, as its last owner left them, or started over."""
         state = self._states[partition] = self._app.state(self._topic, partition)
-        return {name: self._restored(name, windowed, partition, state) for name, windowed in self.fresh().items()}
+        return {name: self._restored(name, operator, partition, state) for name, operator in self.fresh().items()}
 
-    def _restored(self, name: str, windowed: Windowed, partition: int, state: FencedState) -> Open:
-        if self._reset and partition not in self._begun_anew:
-            windowed.counts[ledger.BEGUN_ANEW] = 1
-            return Open(windowed, -1)
-        next_offset = restore_into(windowed, lambda piece: state.get(f"{name}/{piece}"))
-        forget_written(windowed)
+    def _restored(self, name: str, operator: WindowOperator, partition: int, state: FencedState) -> Open:
+        if self._reset and partition not in self._started_over:
+            operator.counts[ledger.STARTED_OVER] = 1
+            return Open(operator, -1)
+        next_offset = restore_into(operator, lambda piece: state.get(f"{name}/{piece}"))
+        forget_written(operator)
         if next_offset < 0 <= state.next_offset:
             # The stream is new to this partition: it begins where the others, or the group, go on.
-            windowed.counts[ledger.BEGUN_ANEW] = 1
+            operator.counts[ledger.STARTED_OVER] = 1
         if next_offset > (end := self._app.end_offset(self._topic, partition)):
             raise StateError(
                 f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"
-                f" at {end}: it was made on another broker, or the topic was made anew",
+                f" at {end}: it was made on another broker, or the topic is a new one",
                 hint="start over with --reset-state, or name another folder with --data",
             )
-        return Open(windowed, next_offset)
+        return Open(operator, next_offset)
 
     def save(self) -> None:
         """Write the pieces of state that have changed since the last checkpoint."""
         self._finish_reset()
-        self._begun_anew.update(self._open)
+        self._started_over.update(self._open)
         for partition, streams in self._open.items():
             if any(opened.dirty for opened in streams.values()):
                 reached = max(opened.next_offset for opened in streams.values())
@@ -147,12 +149,12 @@ class Streams(ABC):
     def _changes(self, streams: dict[str, Open]) -> Iterator[tuple[str, bytes | None]]:
         # All streams that have anything unwritten: the first checkpoint of an owner holds the state of every one.
         for name, opened in streams.items():
-            for piece, value in changed_pieces(opened.windowed, opened.next_offset):
+            for piece, value in changed_pieces(opened.operator, opened.next_offset):
                 yield f"{name}/{piece}", value
             opened.dirty = False
 
     def _finish_reset(self) -> None:
-        """Begin all partitions anew in the first checkpoint, lest some go on from what the others have let go of.
+        """Start all partitions over in the first checkpoint, so that none goes on from what the others have let go of.
 
         From then on their state is what was made since, whoever gets them and gives them back.
         """
@@ -183,37 +185,40 @@ class TopicStreams(Streams):
         self._messages = CHUNK_READINGS
         self._specs = {name: WindowSpec.of(pipeline, name) for name in streams}
         self._results = {name: Results(pipeline, name, app.limits) for name in streams}
-        self._handing_on = {
-            name: HandingOn(app, topic, target)
+        self._repartitions = {
+            name: Repartition(app, topic, target)
             for name in streams
             if (target := repartition_topic(pipeline, name)) is not None
         }
         super().__init__(app, pipeline, topic, reset=reset)
 
-    def fresh(self) -> dict[str, Windowed]:
+    def fresh(self) -> dict[str, WindowOperator]:
         """The windows of each stream; of groups that span partitions, this partition's part of them."""
-        return {name: Local(spec) if name in self._handing_on else Windowed(spec) for name, spec in self._specs.items()}
+        return {
+            name: Local(spec) if name in self._repartitions else WindowOperator(spec)
+            for name, spec in self._specs.items()
+        }
 
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
-        """The results of a micro-batch, its late readings, and what is handed on."""
+        """The results of a micro-batch, its late readings, and what is forwarded."""
         now_us = batch.polled_ms * 1_000
         if batch.idle:
             for name, opened in streams.items():
-                outcome = opened.windowed.tick(now_us)
+                outcome = opened.operator.tick(now_us)
                 opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
                 self._cover(opened, batch, 0, ())
-                yield from self._results[name].messages(outcome, batch.polled_ms, opened.windowed.counts)
+                yield from self._results[name].messages(outcome, batch.polled_ms, opened.operator.counts)
         else:
             # A state can only be ahead of the offsets when it was committed and they were not: what it has
             # seen already is left out.
             fresh = batch.since(min(opened.next_offset for opened in streams.values()))
             for chunk in fresh.chunks(self._messages):
                 yield from self._take(chunk, streams)
-        for name, handing_on in self._handing_on.items():
-            local = streams[name].windowed
+        for name, repartitions in self._repartitions.items():
+            local = streams[name].operator
             assert isinstance(local, Local)  # noqa: S101 - made by fresh()
             local.since = batch.first_offset if local.since < 0 else local.since
-            handed = list(handing_on.messages(local, batch))
+            handed = list(repartitions.messages(local, batch))
             streams[name].dirty = streams[name].dirty or bool(handed)
             yield from handed
 
@@ -228,9 +233,9 @@ class TopicStreams(Streams):
                 again = self._decoder.decode(of_stream.values, of_stream)
                 own, refused, tombstones = again.batch, again.refused, again.tombstones
             self._cover(opened, batch, len(of_stream), refused, tombstones)
-            outcome = opened.windowed.add(own, batch.polled_ms * 1_000)
+            outcome = opened.operator.add(own, batch.polled_ms * 1_000)
             opened.dirty = True
-            yield from self._results[name].messages(outcome, batch.polled_ms, opened.windowed.counts)
+            yield from self._results[name].messages(outcome, batch.polled_ms, opened.operator.counts)
 
 
 class MergedStream(Streams):
@@ -244,16 +249,16 @@ class MergedStream(Streams):
         self._results = Results(pipeline, name, app.limits)
         super().__init__(app, pipeline, topic, reset=reset)
 
-    def fresh(self) -> dict[str, Windowed]:
+    def fresh(self) -> dict[str, WindowOperator]:
         """The stream's windows."""
         merged = Merged(self._spec)
         merged.clocks.any_unread = lambda source, since: self._app.end_offset(self._source, source) > since
         return {self._name: merged}
 
     def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
-        """The results of what the partitions have handed on."""
+        """The results of what the partitions have forwarded."""
         opened, now_us = streams[self._name], batch.polled_ms * 1_000
-        merged = opened.windowed
+        merged = opened.operator
         assert isinstance(merged, Merged)  # noqa: S101 - made by fresh()
         if batch.idle:
             opened.dirty = opened.dirty or opened.next_offset < batch.next_offset

@@ -43,7 +43,7 @@ from headrace.pipeline.tables import DLQ_SUFFIX, LATE_SUFFIX
 from headrace.runtime import DeclaredLimits
 from headrace.wire import Decoded, Decoder
 from processors.results import Results
-from processors.windows import Outcome, Windowed, WindowSpec
+from processors.windows import Outcome, WindowOperator, WindowSpec
 
 Reading = Mapping[str, Any]
 """A reading as it stands in a message: the key, the time as the topic writes it, fields and tags."""
@@ -79,7 +79,7 @@ class StreamRun:
         self.refused: list[tuple[str, str]] = []
         """of each reading, or result, that would be a dead letter the reason and the detail"""
         self._decoder = Decoder(self.topic)
-        self._windowed = Windowed(WindowSpec.of(declared, stream))
+        self._operator = WindowOperator(WindowSpec.of(declared, stream))
         self._results = Results(declared, stream, DeclaredLimits(declared))
         self._key = stream_topic(declared, stream).key
         self._now_us: int | None = None
@@ -96,12 +96,12 @@ class StreamRun:
         """The results that it brings when the topic is silent for so long, as ``"30s"``."""
         length_us = int(Duration.parse(length) if isinstance(length, str) else length)
         self._now_us = (self._now_us or 0) + length_us
-        return self._said(self._windowed.tick(self._now_us))
+        return self._said(self._operator.tick(self._now_us))
 
     @property
     def counts(self) -> dict[str, int]:
         """The stream's counts as the ledger has them, and how many readings wait for their place in the order."""
-        return {**self._windowed.counts, "waiting": self._windowed.gauges["waiting"]}
+        return {**self._operator.counts, "waiting": self._operator.gauges["waiting"]}
 
     def _send(self, reading: Reading, at: datetime | str | None) -> list[Window]:
         value, key = dict(reading), b""
@@ -120,11 +120,11 @@ class StreamRun:
 
     def _take(self, decoded: Decoded) -> list[Window]:
         self.refused += [(refused.reason, refused.detail) for refused in decoded.refused]
-        return self._said(self._windowed.add(decoded.batch, self._now_us or 0))
+        return self._said(self._operator.add(decoded.batch, self._now_us or 0))
 
     def _said(self, outcome: Outcome) -> list[Window]:
         windows: list[Window] = []
-        for message in self._results.messages(outcome, 0, self._windowed.counts):
+        for message in self._results.messages(outcome, 0, self._operator.counts):
             headers = {name: value.decode() for name, value in message.headers}
             if message.topic.endswith(DLQ_SUFFIX):
                 self.refused.append((headers["reason"], headers["detail"]))

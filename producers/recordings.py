@@ -238,7 +238,7 @@ class Recording:
         except NoTimeError as error:
             raise SourceError(
                 f"{self.path}, row {number + error.place + 1}: {error.text!r} is no time of the format {time.format}",
-                hint=f"mend the row, or the format of the time in {', '.join(time.columns)}",
+                hint=f"correct the row, or the format of the time in {', '.join(time.columns)}",
             ) from None
 
     def _present(self, values: Any) -> pa.Array:
@@ -261,7 +261,7 @@ class Recording:
         kind = self.fields[name].type
         raise SourceError(
             f"{self.path}, row {number + place + 1}: {column} is {text!r}, and {name} is declared as {kind}",
-            hint=f'mend the row, declare {name} otherwise, or add "{text}" to missing if it stands for no value',
+            hint=f'correct the row, declare {name} otherwise, or add "{text}" to missing if it stands for no value',
         )
 
     def _unreadable(self, error: Exception, *, after: int | None = None) -> SourceError:

@@ -84,8 +84,8 @@ def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
                 if topic == name and kept.next_offset > ends.get(partition, 0):
                     raise StoreError(
                         f"the store has counted {kept.next_offset} offsets of {topic}[{partition}], and the broker"
-                        f" has {ends.get(partition, 0)}: it was filled from another broker, or the topic was made anew",
-                        hint="name another store with --store, or fill this one anew (`headrace sinks --rebuild`)",
+                        f" has {ends.get(partition, 0)}: it was filled from another broker, or the topic is a new one",
+                        hint="name another store with --store, or fill this one again (`headrace sinks --rebuild`)",
                     )
     finally:
         consumer.close()

@@ -35,7 +35,7 @@ RETRY_S = 1.0
 
 
 @dataclass
-class Part:
+class PendingWrite:
     """Messages of one partition, one after the other, that wait to be written and counted together."""
 
     partition: Partition
@@ -64,7 +64,7 @@ class TableSink(BaseSink):
         self._store = store
         self._tables = tables
         self._decoders = {name: Decoder(topic) for name, topic in topics.items()}
-        self._parts: dict[Partition, list[Part]] = {}
+        self._parts: dict[Partition, list[PendingWrite]] = {}
         self._rows = 0
         self._written_s = 0.0
         self._durable: dict[Partition, int] = {}
@@ -212,7 +212,7 @@ class TableSink(BaseSink):
         durable = self._durable[partition]
         parts = self._parts.setdefault(partition, [])
         if not parts or parts[-1].next_offset <= durable < batch.next_offset:
-            parts.append(Part(partition, batch.first_offset, batch.next_offset))
+            parts.append(PendingWrite(partition, batch.first_offset, batch.next_offset))
         part = parts[-1]
         part.next_offset = batch.next_offset
         decoded = self._decoders[batch.topic].decode(batch.values, batch)
@@ -220,7 +220,7 @@ class TableSink(BaseSink):
             part.batches.append(decoded.batch)
         reached = self._reach.get(partition, durable)
         passed = self._app.passed(batch, reached) if reached < batch.next_offset else Passed()
-        ledger.tally(
+        ledger.count_messages(
             part.counts,
             len(batch),
             decoded.refused,
@@ -254,7 +254,7 @@ class TableSink(BaseSink):
         self._drop()
         self._reach = dict(self._durable)
 
-    def _write_part(self, part: Part) -> int:
+    def _write_part(self, part: PendingWrite) -> int:
         topic, partition = part.partition
         table = self._tables[topic]
         names = [column.name for column in (*table.columns, *table.tags)]

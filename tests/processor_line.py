@@ -30,7 +30,7 @@ from headrace.stores import open_store
 from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
 from headrace.verify import lines_of
 from processors.windows import WindowSpec
-from processors.windows.groups import group_name
+from processors.windows.input.groups import group_name
 
 PATIENCE_S = 60.0
 BASE_MS = 1_704_067_200_000
@@ -288,7 +288,7 @@ class ProcessorLine:
         return self._final
 
     def look_away(self) -> None:
-        """Forget the results so far: what comes now is of a stream that is declared otherwise, or begins anew."""
+        """Forget the results so far: what comes now is of a stream that is declared otherwise, or begins again."""
         self.drain()
         self.said.clear()
         self.provisional.clear()

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from headrace.batch import Batch
 from headrace.pipeline import parse
-from processors.windows import Windowed, WindowSpec
+from processors.windows import WindowOperator, WindowSpec
 
 DATA = Path(__file__).parent.parent / "data"
 SECOND = 1_000_000
@@ -143,12 +143,12 @@ def spec_of(stream: str) -> WindowSpec:
     return WindowSpec.of(parse("\n".join([*lines, "[streams.s]", 'from = "houses"', stream])), "s")
 
 
-def said_of(spec: WindowSpec, parts: Iterable[Batch], *, silence: bool = True) -> tuple[list[Row], Windowed]:
+def said_of(spec: WindowSpec, parts: Iterable[Batch], *, silence: bool = True) -> tuple[list[Row], WindowOperator]:
     """The final windows of readings that come in these batches (and then, with ``silence``, no more for ever).
 
     Columns: ``group``, ``start`` and ``end`` (µs), ``count``, the aggregates.
     """
-    windowed, now_us, rows = Windowed(spec), BEGIN_US, []
+    windowed, now_us, rows = WindowOperator(spec), BEGIN_US, []
     for part in parts:
         now_us += SECOND
         rows += _rows(spec, windowed.add(part, now_us).results)

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from native_kafka import KafkaPart
 
-from headrace.ledger import Entry, LedgerReader, add_up, encode, tally
+from headrace.ledger import Entry, LedgerReader, add_up, count_messages, encode
 from headrace.pipeline import parse
 from headrace.pipeline.tables import ledger_topic
 from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
@@ -52,7 +52,7 @@ def test_a_message_that_was_never_read_is_missed() -> None:
 
 def test_transaction_markers_are_gaps_and_no_loss() -> None:
     counts: dict[str, int] = {}
-    tally(counts, 8, [Refused(0, "nan", "")], gaps=2, expired=3)
+    count_messages(counts, 8, [Refused(0, "nan", "")], gaps=2, expired=3)
     assert counts == {"messages": 8, "gaps": 2, "expired": 3, "refused:nan": 1}
     (line,) = add_up([Entry("sinks", "t", "t", 0, 13, {**counts, "read": 7, "stored": 7})], {("t", 0): 13})
     assert line.sound
@@ -96,7 +96,7 @@ def test_a_stream_s_watermark_is_the_least_of_its_partitions(marks: list[int | N
 
 def test_tombstones_are_messages_under_their_own_name() -> None:
     counts: dict[str, int] = {}
-    tally(counts, messages=8, refused=[Refused(0, "nan", "")], tombstones=2)
+    count_messages(counts, messages=8, refused=[Refused(0, "nan", "")], tombstones=2)
     assert counts == {"messages": 8, "tombstones": 2, "refused:nan": 1}
     (line,) = add_up([Entry("sinks", "t", "t", 0, 8, {**counts, "read": 5, "stored": 5})], {("t", 0): 8})
     assert (line.refused, line.sound) == (1, True)
@@ -105,7 +105,7 @@ def test_tombstones_are_messages_under_their_own_name() -> None:
 def test_devices_that_send_from_the_future_are_named_within_bounds() -> None:
     counts: dict[str, int] = {}
     names = ["a", "\x00\n" + "b" * 500, "€" * 512, *(f"{n}" + "😀" * 500 for n in range(200))]
-    tally(counts, 203, [Refused(0, "future", "", name) for name in names])
+    count_messages(counts, 203, [Refused(0, "future", "", name) for name in names])
     assert (counts["refused:future"], counts["future:a"]) == (203, 1)
     assert counts["future:??" + "b" * 62] == counts["future:" + "€" * 21] == 1
     assert sum(name.startswith("future:") for name in counts) == 100

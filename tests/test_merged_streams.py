@@ -1,4 +1,4 @@
-"""Merged streams follow from what each partition holds alone: not from when, or how often, it was handed on.
+"""Merged streams follow from what each partition holds alone: not from when, or how often, it was forwarded.
 
 Two stages over a topic that is already written, whoever comes first: partitions take turns as they like, cut into
 batches anywhere, say that they are silent when they are not, die and begin again from an older checkpoint, and so
@@ -21,8 +21,8 @@ from window_strategies import CASES, KINDS, SEVERAL_DEVICES, Case, devices, diff
 
 from headrace.pipeline.model import Count, Event, Hopping, State, Tumbling
 from processors.windows import WindowSpec
-from processors.windows.merged import Merged
-from processors.windows.parts import decode
+from processors.windows.repartition.merged import Merged
+from processors.windows.repartition.update import decode
 from processors.windows.state import restore_into
 
 MERGED = [(kind, variant) for kind, variant in CASES if variant in SEVERAL_DEVICES]

@@ -25,8 +25,8 @@ from headrace.stores import open_store
 from headrace.topics import BROKER_BYTES, CLIENT, ENVELOPE_BYTES, reader
 from headrace.verify import verify
 from processors.windows import WindowSpec
-from processors.windows.local import Local
-from processors.windows.parts import Panes, times_of
+from processors.windows.repartition.local import Local
+from processors.windows.repartition.update import Panes, times_of
 
 LIMIT = 1_000_000
 """The longest message that these topics believe."""
@@ -313,7 +313,7 @@ def test_what_partitions_hand_on_is_cut_to_what_a_message_takes(kind: str) -> No
         local = Local(WindowSpec.of(pipeline, "rooms"))
         local.add(batch.take(np.arange(n)), 0)
         local.tick(60_000_000)
-        handed = [what for _, what in local.handed_on(4, most)]
+        handed = [what for _, what in local.forwarded(4, most)]
         counts = [len(times_of(what.pane if isinstance(what, Panes) else what.ts_us)) for what in handed]
         assert sum(counts) == (rooms if kind == "panes" else n)
         sizes = [len(msgspec.msgpack.encode(what)) for what in handed]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headrace.pipeline.model import FieldType
 from processors.windows.column import DTYPES, Column, as_array
-from processors.windows.segments import (
+from processors.windows.kinds.segments import (
     NONE,
     Cut,
     event,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.column import Column, as_array
-from processors.windows.sliding import Closed, Sliding
+from processors.windows.kinds.sliding import Closed, Sliding
 
 SLOTS = 4
 MEASURES = (

@@ -66,7 +66,9 @@ def test_a_stream_that_was_started_over_is_not_held_against_its_older_windows(
         assert processor.stop() == 0
     line.send(last_readings(DEVICES, 120))
     with line.processor("--reset-state") as processor:
-        until(lambda: (found := line.line()) and found.counts.get("begun_anew"), "the new ledger", running=[processor])
+        until(
+            lambda: (found := line.line()) and found.counts.get("started_over"), "the new ledger", running=[processor]
+        )
         assert processor.stop() == 0
     fill_the_store(line)
     found = verdict(line)

@@ -117,8 +117,8 @@ def test_windows_are_of_all_of_a_device_s_readings_whichever_partitions_they_are
     assert first.refused == 0
     assert first.counts["read"] == len(line.everything)
     # Of what is still open panes may not have been handed on yet.
-    handed_on = second.counts["read"] - second.counts["repeated"]
-    assert 0 <= handed_on - len(every) <= PARTITIONS * DEVICES
+    forwarded = second.counts["read"] - second.counts["repeated"]
+    assert 0 <= forwarded - len(every) <= PARTITIONS * DEVICES
     assert second.counts["repeated"] > 0 or not repeated
     fill_the_store(line)
     assert verdict(line).faults == []

@@ -87,7 +87,7 @@ def test_work_that_never_ends_is_ended_and_rows_come_back(line: Line) -> None:
         await other.closed()
         assert guilty.why[0] == 1008
         assert re.fullmatch(r"what you asked for held the engine for \d+ s", guilty.why[1])
-        assert other.why == (1012, "the engine starts anew")
+        assert other.why == (1012, "the engine starts again")
         await sees_rows(viewer)
 
     with ungated(line, work_s=1.0) as viewer:
@@ -100,7 +100,7 @@ def test_work_that_never_ends_is_ended_and_rows_come_back(line: Line) -> None:
         wait_for(lambda: viewer.rows("meters") == len(DEVICES) + 1)
         assert viewer.stop() == 0
         log = viewer.log.read_text(encoding="utf-8")
-        assert "the engine was ended and starts anew: a page's request held the engine for " in log
+        assert "the engine was ended and starts again: a page's request held the engine for " in log
         assert "Traceback" not in log
 
 
@@ -187,7 +187,7 @@ def test_engine_that_dies_comes_back(line: Line) -> None:
         await page.client.open_table(LAST)
         engine_of(viewer).kill()
         await page.closed()
-        assert page.why == (1012, "the engine starts anew")
+        assert page.why == (1012, "the engine starts again")
         await sees_rows(viewer)
 
     with viewing(line) as viewer:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from window_readings import SECOND, Tick
 from window_situations import counted, read, said, windows
 
-from processors.windows.watermark import NEVER, Clocks, Follows
+from processors.windows.time.watermark import NEVER, Clocks, Follows
 
 
 @pytest.mark.parametrize("follows", ['clock = "partition"', 'by = ["room"]', ""])

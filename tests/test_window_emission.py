@@ -12,7 +12,7 @@ from window_readings import FOR_EVER_US, SECOND, Happening, Reading, Tick, at, b
 from window_situations import read, said, said_early, windows
 from window_strategies import CASES, KINDS, cut_lists, differing, drive, event_lists, spec_for
 
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 from processors.windows.state import changed_pieces, restore
 
 AT_ONCE = {"emit": '"at-once"'}
@@ -55,7 +55,7 @@ def test_a_window_that_opens_and_closes_in_one_batch_is_said_once_and_finally() 
 
 
 def test_provisional_results_are_marked_and_come_after_the_final_ones_of_their_batch() -> None:
-    windowed = Windowed(windows(**AT_ONCE).windowed.spec)
+    windowed = WindowOperator(windows(**AT_ONCE).windowed.spec)
     results = windowed.add(batch_of([read("a", 1, room="r"), read("a", 12)], windowed.spec), at(0)).results
     assert results is not None
     assert results.column("final") == [True, False]
@@ -178,7 +178,7 @@ def test_between_provisional_results_at_least_the_maximal_delay_goes_by(
     steps: list[tuple[int, int]], seconds: int
 ) -> None:
     spec = spec_for("tumbling", "by device", emit='"max-delay"', max_delay=f"{seconds}s")
-    windowed, now_us, spoke = Windowed(spec), at(0), []
+    windowed, now_us, spoke = WindowOperator(spec), at(0), []
     for second, later_ms in steps:
         now_us += later_ms * 1_000
         results = windowed.add(batch_of([Reading("a", at(second), {})], spec), now_us).results

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from window_readings import FOR_EVER_US, SECOND, Tick
 from window_situations import WHOLE_AND_CUT, counted, read, said, windows
 
-from processors.windows.groups import group_name
+from processors.windows.input.groups import group_name
 
 PARTS = st.one_of(st.none(), st.text(st.sampled_from('-"/\\ab'), max_size=4), st.text(max_size=3))
 

@@ -17,7 +17,7 @@ from window_readings import FOR_EVER_US, SECOND, Reading, Tick, at
 from window_strategies import CASES, KINDS, devices, differing, overwritten, patience, spec_for, values_of
 
 from headrace.pipeline.model import Count
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 from processors.windows.state import changed_pieces, restore
 
 steps = st.lists(st.tuples(devices, st.integers(0, 3), values_of()), min_size=1, max_size=6)
@@ -35,8 +35,8 @@ class WindowsThroughEverything(RuleBasedStateMachine):
         counted = isinstance(window, Count) and window.step is not None
         self.overlapping = counted or (alignment is not None and alignment.overlapping)
         self.oracle = KINDS[kind].oracle(self.spec)
-        self.driver = Driver(Windowed(self.spec))
-        self.twin = Driver(Windowed(replace(self.spec, emit_us=0)))
+        self.driver = Driver(WindowOperator(self.spec))
+        self.twin = Driver(WindowOperator(replace(self.spec, emit_us=0)))
         self.held: list[Reading] = []
         """What the twin has not been given yet."""
         self.kept: dict[str, bytes] = {}

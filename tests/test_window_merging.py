@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from processor_line import assert_alike
 from window_oracle import EPOCH_NOON, FOR_EVER_US, SECOND, Driver, Reading, Tick, at, batch_of, sound, spec_of
 
-from processors.windows import Windowed, WindowSpec
-from processors.windows.local import Local, Source, target_of
-from processors.windows.merged import Merged
-from processors.windows.parts import Panes, Part, decode, encode
+from processors.windows import WindowOperator, WindowSpec
+from processors.windows.repartition.local import Local, Source, target_of
+from processors.windows.repartition.merged import Merged
+from processors.windows.repartition.update import Panes, Update, decode, encode
 from processors.windows.state import changed_pieces, restore_into
-from processors.windows.watermark import NEVER
+from processors.windows.time.watermark import NEVER
 
 DEVICES = tuple(f"d{n}" for n in range(6))
 KINDS: dict[str, dict[str, str]] = {
@@ -41,7 +41,7 @@ def stream(kind: str, by: str = '["room"]', **more: str) -> WindowSpec:
 
 @dataclass
 class Line:
-    """Local parts of ``sources`` partitions and what they hand on to ``targets``, by a queue each."""
+    """Local parts of ``sources`` partitions and what they forward to ``targets``, by a queue each."""
 
     spec: WindowSpec
     sources: int
@@ -62,7 +62,7 @@ class Line:
             local.since = 0
 
     def read(self, source: int, readings: Sequence[Reading]) -> None:
-        """Give a partition readings; it hands on what it has to, and says how far it is."""
+        """Give a partition readings; it forwards what it has to, and says how far it is."""
         local = self.locals[source]
         if readings:
             local.add(batch_of(readings, self.spec), self.now_us)
@@ -76,8 +76,8 @@ class Line:
 
     def hand_on(self, source: int, silent_since_us: int | None = None) -> None:
         local = self.locals[source]
-        for target, what in local.handed_on(self.targets):
-            held = Part(source, self.sources, 0, 0, NEVER, NEVER, silent=False)
+        for target, what in local.forwarded(self.targets):
+            held = Update(source, self.sources, 0, 0, NEVER, NEVER, silent=False)
             if isinstance(what, Panes):
                 held.panes = what
             else:
@@ -113,7 +113,7 @@ class Ends:
         self.kept = [{} for _ in range(self.targets)]
         self.driver = Driver(self.merged[0])
 
-    def take(self, target: int, part: Part, now_us: int = EPOCH_NOON) -> dict[tuple[str, int], dict[str, Any]]:
+    def take(self, target: int, part: Update, now_us: int = EPOCH_NOON) -> dict[tuple[str, int], dict[str, Any]]:
         """The windows that a part closes."""
         self.driver.windowed = self.merged[target]
         return self.driver._note(self.merged[target].take(part, now_us))
@@ -132,7 +132,7 @@ class Ends:
         restore_into(self.merged[target], self.kept[target].get)
 
 
-def keep(windowed: Windowed, kept: dict[str, bytes], next_offset: int = 0) -> None:
+def keep(windowed: WindowOperator, kept: dict[str, bytes], next_offset: int = 0) -> None:
     for name, piece in changed_pieces(windowed, next_offset):
         if piece is None:
             kept.pop(name, None)
@@ -208,7 +208,7 @@ def test_parts_merged_are_the_windows_of_one_partition(kind: str, by: str, emit:
     @settings(max_examples=25)
     @given(readings(), st.randoms(use_true_random=False), st.integers(1, 3), st.integers(1, 3))
     def holds(made: list[Reading], chance: random.Random, sources: int, targets: int) -> None:
-        one = Driver(Windowed(spec)).run([*made, Tick(FOR_EVER_US)])
+        one = Driver(WindowOperator(spec)).run([*made, Tick(FOR_EVER_US)])
         line, ends = Line(spec, sources, targets), Ends(spec, targets)
         for source, batch in interleaved(chance, line, made):
             kept = line.put_away(source) if chance.random() < 0.3 else None
@@ -345,7 +345,7 @@ def test_what_a_restarted_partition_hands_on_again_counts_once(kind: str, repeat
     ends.take_all(line)
     every = [*first, *(reading("d1", second, energy=1) for second in (0.5, 1.5, 15.5))]
     every.sort(key=lambda reading: reading.ts_us)
-    one = Driver(Windowed(spec)).run(every)
+    one = Driver(WindowOperator(spec)).run(every)
     assert ends.driver.closed
     assert_alike(ends.driver.closed, one.closed)
     assert ends.merged[0].counts["repeated"] > 0

@@ -23,7 +23,7 @@ from window_strategies import (
     values_of,
 )
 
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 from processors.windows.state import changed_pieces, restore
 
 every_case = pytest.mark.parametrize(("kind", "variant"), CASES)
@@ -37,7 +37,7 @@ def test_windows_are_right_however_the_readings_are_cut_into_batches(
     kind: str, variant: str, events: list[Happening], cuts: list[int], settled: tuple[tuple[str, str], ...]
 ) -> None:
     spec = spec_for(kind, variant, **dict(settled))
-    oracle, driver = KINDS[kind].oracle(spec), Driver(Windowed(spec))
+    oracle, driver = KINDS[kind].oracle(spec), Driver(WindowOperator(spec))
     for part in (events, [AT_LAST]):
         for event in part:
             oracle.take(event)
@@ -91,7 +91,7 @@ def test_a_restore_at_any_point_changes_nothing(
 ) -> None:
     spec = spec_for(kind, variant, late='"dead-letter"')
     events = [*events, AT_LAST]
-    driver, unbroken = Driver(Windowed(spec)), Driver(Windowed(spec))
+    driver, unbroken = Driver(WindowOperator(spec)), Driver(WindowOperator(spec))
     kept: dict[str, bytes] = {}
     last = 0
     for stop, forget in [*sorted((min(stop, len(events)), forget) for stop, forget in stops), (len(events), True)]:

@@ -12,13 +12,13 @@ from window_readings import FOR_EVER_US, SECOND, Reading, Tick, at, spec_of
 from window_situations import counted, read, said, windows
 
 from headrace.errors import StateError
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 from processors.windows.state import BUCKET, PIECE_BYTES, changed_pieces, restore
 
 IN_PARTS = b"\1"
 
 
-def put_away(windowed: Windowed, kept: dict[str, bytes], next_offset: int = 0) -> list[str]:
+def put_away(windowed: WindowOperator, kept: dict[str, bytes], next_offset: int = 0) -> list[str]:
     """Write what has changed into ``kept``; the names of the pieces but those of the repeats."""
     pieces = dict(changed_pieces(windowed, next_offset))
     for name, piece in pieces.items():
@@ -283,7 +283,7 @@ def test_a_device_and_its_open_window_take_less_than_a_kilobyte(window: str) -> 
 
 def test_while_repeats_are_watched_a_reading_takes_16_bytes() -> None:
     driver = windows(aggregates={"energy": ["sum"]}, grace="1h")
-    watched, kept = driver.windowed.repeats, windows(aggregates={"energy": ["sum"]}, grace="1h", repeats='"keep"')
+    watched, kept = driver.windowed.deduplication, windows(aggregates={"energy": ["sum"]}, grace="1h", repeats='"keep"')
     assert watched is not None
     batches, size = 200, 1_000
     taken = []

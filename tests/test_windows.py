@@ -16,8 +16,8 @@ from window_readings import FOR_EVER_US, NUMBERS, SECOND, Reading, Tick, at, spe
 from window_situations import WHOLE_AND_CUT, counted, read, said, windows
 from window_strategies import cut_lists
 
-from processors.windows.pane_windows import PaneWindows
-from processors.windows.rows import Rows
+from processors.windows.kinds.pane_windows import PaneWindows
+from processors.windows.kinds.rows import Rows
 
 
 def rows_of(driver: Driver) -> Rows:

@@ -32,7 +32,7 @@ from recordings import (
 
 from headrace.batch import Batch
 from headrace.topics import CLIENT
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 
 with warnings.catch_warnings(record=True):
     from quixstreams import Application
@@ -156,7 +156,9 @@ def counts_of(readings: Batch, window: str, *further: str, idle: str = "1000d") 
     return _said(readings, window, further, idle, silence=True)[1].counts
 
 
-def _said(readings: Batch, window: str, further: Sequence[str], idle: str, silence: bool) -> tuple[list[Row], Windowed]:
+def _said(
+    readings: Batch, window: str, further: Sequence[str], idle: str, silence: bool
+) -> tuple[list[Row], WindowOperator]:
     lines = [f"window = {{ {window} }}", f'idle = "{idle}"', *further, "[streams.s.aggregates]"]
     spec = spec_of("\n".join([*lines, *(f"{name} = {list(of)}" for name, of in ASKED.items())]))
     return said_of(spec, batches(readings, 3), silence=silence)

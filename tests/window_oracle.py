@@ -30,8 +30,8 @@ from window_readings import (
 )
 
 from headrace.pipeline.model import Count, Event, Hopping, Session, Sliding, State, Tumbling
-from processors.windows import Outcome, Windowed, WindowSpec
-from processors.windows.groups import group_name
+from processors.windows import Outcome, WindowOperator, WindowSpec
+from processors.windows.input.groups import group_name
 
 __all__ = [
     "EPOCH_NOON",
@@ -167,7 +167,7 @@ class Oracle:
             late = reading.ts_us < self.passed(group)
         else:
             late = all(self._is_over(group, end) for _, end in self._bounds(reading.ts_us))
-        says = tuple(reading.values.get(name) for name in self.spec.said)
+        says = tuple(reading.values.get(name) for name in self.spec.used)
         key = (reading.device, reading.ts_us)
         repeated = corrected = False
         if self.spec.drop_repeats and not late:
@@ -307,7 +307,7 @@ class Oracle:
 class Driver:
     """The real windows, driven with events; ``closed`` has what they gave at last, each window once."""
 
-    def __init__(self, windowed: Windowed) -> None:
+    def __init__(self, windowed: WindowOperator) -> None:
         self.windowed = windowed
         self.now_us = EPOCH_NOON
         self.closed: Results = {}
@@ -371,7 +371,7 @@ class Driver:
         return fresh
 
 
-def sound(windowed: Windowed) -> bool:
+def sound(windowed: WindowOperator) -> bool:
     """Whether every reading is accounted for."""
     counts = windowed.counts
     kept = counts["windowed"] + counts["outside"] + windowed.gauges["waiting"]

@@ -8,7 +8,7 @@ from typing import Any
 from window_oracle import Driver
 from window_readings import SECOND, Reading, at, spec_of
 
-from processors.windows import Windowed
+from processors.windows import WindowOperator
 
 WHOLE_AND_CUT: tuple[Sequence[int], ...] = ((), range(40))
 """Readings as one batch, and each as its own."""
@@ -16,7 +16,7 @@ WHOLE_AND_CUT: tuple[Sequence[int], ...] = ((), range(40))
 
 def windows(window: str = 'kind = "tumbling", size = "10s"', **settings: Any) -> Driver:
     """Fresh windows of a stream."""
-    return Driver(Windowed(spec_of(window, **settings)))
+    return Driver(WindowOperator(spec_of(window, **settings)))
 
 
 def read(device: str, seconds: float, **values: Any) -> Reading:

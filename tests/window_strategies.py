@@ -13,7 +13,7 @@ from window_oracle import Driver, Oracle, Where, always
 from window_readings import SECOND, Happening, Reading, Tick, at, spec_of
 
 from headrace.pipeline.model import Hopping, Tumbling
-from processors.windows import Windowed, WindowSpec
+from processors.windows import WindowOperator, WindowSpec
 
 IN_ORDER = {"current": ["delta", "rate", "time_weighted_mean"], "energy": ["delta", "sum"], "note": ["first", "last"]}
 """Aggregates for which readings must wait."""
@@ -159,7 +159,7 @@ def differing(found: dict[Any, dict[str, Any]], right: dict[Any, dict[str, Any]]
 
 def drive(spec: WindowSpec, events: Sequence[Happening], cuts: Sequence[int] = ()) -> Driver:
     """Fresh windows, after all the events."""
-    return Driver(Windowed(spec)).run(events, cuts)
+    return Driver(WindowOperator(spec)).run(events, cuts)
 
 
 def overwritten(spec: WindowSpec) -> bool:

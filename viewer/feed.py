@@ -37,7 +37,7 @@ BEHIND_READS = 20
 """So many full reads one after the other mean that more comes than can be shown."""
 RETRY_S = 0.25
 REOPEN_AFTER_S = 5.0
-"""A store that stays away this long is opened anew: its client may hold a dead connection."""
+"""A store that stays away this long is opened again: its client may hold a dead connection."""
 RATE_S = 5.0
 
 

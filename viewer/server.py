@@ -31,7 +31,7 @@ MAX_PENDING = 500
 """Requests of one page that wait for the engine."""
 MAX_PENDING_BYTES = 4 * 1024 * 1024
 MAX_UNSENT = 64 * 1024 * 1024
-"""Bytes that a page has not fetched; one that is so far behind is disconnected, and connects anew."""
+"""Bytes that a page has not fetched; one that is so far behind is disconnected, and connects again."""
 GOES, REFUSED, RESTARTS, TRY_LATER = 1001, 1008, 1012, 1013
 """Why a connection is closed (RFC 6455). A page comes back; after REFUSED with the server's panels, not its own."""
 STATUS_S = 1.0
@@ -323,7 +323,7 @@ class Channel(Guarded, WebSocketHandler):
         """The session is over: the page is to come back, and to hear it if that is its own doing."""
         self._number = None
         if blame is None:
-            self.close(RESTARTS, "the engine starts anew")
+            self.close(RESTARTS, "the engine starts again")
             return
         log.warning("a page's connection is closed: %s", blame, extra={"address": self._address})
         self.server.strikes.add(self._address, self._loop.time())

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 FORGOTTEN_S = 600.0
-"""A page that keeps quiet for so long begins anew."""
+"""A page that keeps quiet for so long begins again."""
 FIRST_WAIT_S = 4.0
 MOST_WAIT_S = 300.0
 MOST_ADDRESSES = 10_000

@@ -2,7 +2,7 @@
 
 A request that holds the engine for more than its budget, or an engine that takes too much memory, cannot be
 stopped in any other way than by ending the process. What it held comes back from the store, and the pages
-connect anew.
+connect again.
 """
 
 from __future__ import annotations
@@ -314,6 +314,6 @@ class WatchedEngine:
             did = f"made the engine end with {how}"
         who = "a page's request" if page in clients else "work of its own"
         self.why = f"{who} {did}"
-        log.warning("the engine was ended and starts anew: %s", self.why)
+        log.warning("the engine was ended and starts again: %s", self.why)
         for number, client in clients.items():
             client.lost(f"what you asked for {did}" if number == page else None)

@@ -26,7 +26,7 @@ import org.apache.kafka.streams.kstream.Materialized;
 import org.apache.kafka.streams.kstream.Produced;
 import org.apache.kafka.streams.kstream.Suppressed;
 import org.apache.kafka.streams.kstream.TimeWindows;
-import org.apache.kafka.streams.kstream.Windowed;
+import org.apache.kafka.streams.kstream.WindowOperator;
 import org.apache.kafka.streams.state.WindowStore;
 
 public final class Windows {
@@ -106,7 +106,7 @@ public final class Windows {
         }
     }
 
-    private static byte[] result(Windowed<String> window, Folded value) {
+    private static byte[] result(WindowOperator<String> window, Folded value) {
         return String.format(
             Locale.ROOT,
             "{\"start\":%d,\"end\":%d,\"count\":%d,\"min\":%s,\"max\":%s,\"mean\":%s}",

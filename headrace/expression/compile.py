@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.errors import ExpressionError
-from headrace.expression import parts, syntax
+from headrace.expression import operands, syntax
 from headrace.expression.functions import FUNCTIONS
-from headrace.expression.parts import Kernel, Kind, Part
+from headrace.expression.operands import Kernel, Kind, Operand
 from headrace.expression.syntax import Node
 from headrace.expression.tokens import KEYWORDS
 from headrace.expression.typed import Fitting, Typed, column, joined, known
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from headrace.pipeline.model import FieldType
 
 _FLOATS: dict[str, Kernel] = {
-    "+": parts.add_floats,
-    "-": parts.subtract_floats,
-    "*": parts.multiply_floats,
-    "/": parts.divide_floats,
-    "%": parts.remainder_floats,
+    "+": operands.add_floats,
+    "-": operands.subtract_floats,
+    "*": operands.multiply_floats,
+    "/": operands.divide_floats,
+    "%": operands.remainder_floats,
 }
 _INTS: dict[str, Kernel] = {
-    "+": parts.add_ints,
-    "-": parts.subtract_ints,
-    "*": parts.multiply_ints,
-    "%": parts.remainder_ints,
+    "+": operands.add_ints,
+    "-": operands.subtract_ints,
+    "*": operands.multiply_ints,
+    "%": operands.remainder_ints,
 }
 _COMPARISONS: dict[str, np.ufunc] = {
     "=": np.equal,
@@ -62,9 +62,9 @@ class Compiler:
             case syntax.Sign():
                 return self._sign(node)
             case syntax.Not():
-                return joined("bool", node.at, parts.negation, self._condition(node.operand, "not"))
+                return joined("bool", node.at, operands.negation, self._condition(node.operand, "not"))
             case syntax.Logic():
-                kernel = parts.conjunction if node.word == "and" else parts.disjunction
+                kernel = operands.conjunction if node.word == "and" else operands.disjunction
                 return joined("bool", node.at, kernel, *[self._condition(part, node.word) for part in node.operands])
             case syntax.Binary():
                 left, right = self.compile(node.left), self.compile(node.right)
@@ -76,7 +76,7 @@ class Compiler:
             case syntax.Between():
                 return self._between(node)
             case syntax.IsNull():
-                return joined("bool", node.at, parts.is_null, self.compile(node.operand))
+                return joined("bool", node.at, operands.is_null, self.compile(node.operand))
             case syntax.Case():
                 return self._case(node)
             case syntax.Call():
@@ -146,7 +146,7 @@ class Compiler:
         results.append(known(None, "null", node.at) if node.otherwise is None else self.compile(node.otherwise))
         kind, results = self._fitting.fit_all(results, "this case")
         pairs = [part for pair in zip(conditions, results, strict=False) for part in pair]
-        return joined(kind, node.at, parts.choose, *pairs, results[-1])
+        return joined(kind, node.at, operands.choose, *pairs, results[-1])
 
     # ---- comparison
 
@@ -198,8 +198,8 @@ class Compiler:
             return _within_texts(operand, items, node.at)
         equals = [_kernel(np.equal, item) for item in items]
 
-        def kernel(value: Part, *others: Part) -> Part:
-            return parts.disjunction(*[equal(value, other) for equal, other in zip(equals, others, strict=True)])
+        def kernel(value: Operand, *others: Operand) -> Operand:
+            return operands.disjunction(*[equal(value, other) for equal, other in zip(equals, others, strict=True)])
 
         return joined("bool", node.at, kernel, operand, *items)
 
@@ -210,8 +210,8 @@ class Compiler:
         _, (operand, low, high) = self._fitting.fit_all([operand, low, high], "this between")
         at_least, at_most = _kernel(np.greater_equal, low), _kernel(np.less_equal, high)
 
-        def kernel(value: Part, least: Part, most: Part) -> Part:
-            return parts.conjunction(at_least(value, least), at_most(value, most))
+        def kernel(value: Operand, least: Operand, most: Operand) -> Operand:
+            return operands.conjunction(at_least(value, least), at_most(value, most))
 
         return joined("bool", node.at, kernel, operand, low, high)
 
@@ -234,14 +234,14 @@ class Compiler:
         number = self._number(operand, node.sign, node.at, [operand])
         if node.sign == "+":
             return number
-        kernel = parts.negate_floats if number.kind == "float" else parts.negate_ints
+        kernel = operands.negate_floats if number.kind == "float" else operands.negate_ints
         return joined(number.kind, node.at, kernel, number)
 
     def _arithmetic(self, node: syntax.Binary, left: Typed, right: Typed) -> Typed:
         both = [left, right]
         if node.sign == "-" and self._fitting.common(both) == "time" and "null" not in (left.kind, right.kind):
             later, earlier = (self._fitting.fit(side, "time") for side in both)
-            return joined("float", node.at, parts.seconds_between, later, earlier)
+            return joined("float", node.at, operands.seconds_between, later, earlier)
         for side in both:
             self._number(side, node.sign, node.sign_at, both)
         kind: Kind = "int" if left.kind == right.kind == "int" and node.sign != "/" else "float"
@@ -263,11 +263,11 @@ def _literal(node: syntax.Literal) -> Typed:
 def _within_texts(operand: Typed, items: Sequence[Typed], at: int) -> Typed:
     texts = frozenset(str(item.folded[0][0]) for item in items if item.folded is not None and item.is_known)
     null_item = not all(item.is_known for item in items)
-    return joined("bool", at, parts.member_of(texts, null_item=null_item), operand)
+    return joined("bool", at, operands.member_of(texts, null_item=null_item), operand)
 
 
 def _kernel(ufunc: np.ufunc, right: Typed) -> Kernel:
-    return parts.comparison(ufunc, floats=right.kind == "float", right_is_known=right.is_known)
+    return operands.comparison(ufunc, floats=right.kind == "float", right_is_known=right.is_known)
 
 
 def nearest(name: str, names: Collection[str]) -> str | None:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.errors import ExpressionError
-from headrace.expression import parts
+from headrace.expression import operands
 from headrace.expression.compile import Compiler
+from headrace.expression.operands import Columns
 from headrace.expression.parser import parse_syntax
-from headrace.expression.parts import Columns
 from headrace.expression.typed import Run
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Values:
         """The n numbers as Batch.floats gives them: NaN where null. TypeError for text."""
         if self.type == "text":
             raise TypeError("text has no floats")
-        return parts.to_float((self.values, self.nulls))[0]
+        return operands.to_float((self.values, self.nulls))[0]
 
 
 class Expression:
@@ -71,10 +71,10 @@ class Expression:
         count = len(batch)
         with np.errstate(all="ignore"):
             part = self._run(Columns(batch))
-        nulls = parts.nulls_of(part)
+        nulls = operands.nulls_of(part)
         if nulls is None:
             return Values(self.type, _owned(part[0], count), np.zeros(count, dtype=np.bool_))
-        values = part[0] if self.type in ("float", "bool") else np.where(nulls, parts.BLANKS[self.type], part[0])
+        values = part[0] if self.type in ("float", "bool") else np.where(nulls, operands.BLANKS[self.type], part[0])
         return Values(self.type, _owned(values, count), _owned(nulls, count))
 
     def mask(self, batch: Batch) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ from functools import partial, reduce
 
 import numpy as np
 
-from headrace.expression import parts
-from headrace.expression.parts import Part, Values
+from headrace.expression import operands
+from headrace.expression.operands import Operand, Values
 from headrace.expression.typed import Fitting, Typed, joined
 
 _MOST_DECIMALS = 18
@@ -54,12 +54,12 @@ def _abs(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Ty
     return joined(number.kind, at, _abs_floats if number.kind == "float" else _abs_ints, number)
 
 
-def _abs_floats(part: Part) -> Part:
+def _abs_floats(part: Operand) -> Operand:
     return np.abs(part[0]), None
 
 
-def _abs_ints(part: Part) -> Part:
-    negated, unknown = parts.negate_ints(part)
+def _abs_ints(part: Operand) -> Operand:
+    negated, unknown = operands.negate_ints(part)
     return np.where(part[0] < 0, negated, part[0]), unknown
 
 
@@ -67,13 +67,13 @@ def _sqrt(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> T
     return joined("float", at, _sqrt_floats, fitting.fit(_numeric(name, arguments[0], fitting), "float"))
 
 
-def _sqrt_floats(part: Part) -> Part:
+def _sqrt_floats(part: Operand) -> Operand:
     return np.sqrt(part[0]), None
 
 
 def _whole(ufunc: Callable[[Values], Values]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(part: Part) -> Part:
-        return parts.to_int(ufunc(part[0]))
+    def kernel(part: Operand) -> Operand:
+        return operands.to_int(ufunc(part[0]))
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
         number = _numeric(name, arguments[0], fitting)
@@ -108,7 +108,7 @@ def _round(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> 
     return number if decimals >= 0 else joined("int", at, partial(_round_ints, 10**-decimals), number)
 
 
-def _round_floats(decimals: int, part: Part) -> Part:
+def _round_floats(decimals: int, part: Operand) -> Operand:
     values = part[0]
     scale = 10.0 ** abs(decimals)
     scaled = values * scale if decimals >= 0 else values / scale
@@ -116,22 +116,22 @@ def _round_floats(decimals: int, part: Part) -> Part:
     back = rounded / scale if decimals >= 0 else rounded * scale
     # What is so large has no such decimals; scaling it would only lose digits. Adding 0.0 makes -0.0 a plain 0.
     too_large = (np.abs(scaled) >= _LARGEST_WITH_FRACTION) & (decimals >= 0)
-    return parts.finite(np.where(too_large, values, back) + 0.0), None
+    return operands.finite(np.where(too_large, values, back) + 0.0), None
 
 
-def _round_ints(step: int, part: Part) -> Part:
+def _round_ints(step: int, part: Operand) -> Operand:
     values, nulls = part
     rest = np.fmod(values, step)
     away = np.where(np.abs(rest) * 2 >= step, np.sign(values) * step, 0)
-    return parts.add_ints((values - rest, nulls), (away, None))
+    return operands.add_ints((values - rest, nulls), (away, None))
 
 
 def _extreme(ufunc: np.ufunc) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def pair(left: Part, right: Part) -> Part:
+    def pair(left: Operand, right: Operand) -> Operand:
         # NaN wins over any number in these ufuncs: a null makes the result null here as elsewhere.
-        return ufunc(left[0], right[0]), parts.either(left[1], right[1])
+        return ufunc(left[0], right[0]), operands.either(left[1], right[1])
 
-    def kernel(*operands: Part) -> Part:
+    def kernel(*operands: Operand) -> Operand:
         return reduce(pair, operands)
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
@@ -149,14 +149,14 @@ def _extreme(ufunc: np.ufunc) -> Callable[[str, int, Sequence[Typed], Fitting], 
 
 def _coalesce(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
     kind, fitted = fitting.fit_all(arguments, name)
-    return joined(kind, at, parts.first_known, *fitted)
+    return joined(kind, at, operands.first_known, *fitted)
 
 
 # ---- text: row by row, as numpy has nothing that does the same for str
 
 
 def _changed(change: Callable[[str], str]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(part: Part) -> Part:
+    def kernel(part: Operand) -> Operand:
         texts, nulls = part
         return np.fromiter(map(change, texts), np.object_, len(texts)), nulls
 
@@ -170,16 +170,16 @@ def _length(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) ->
     return joined("int", at, _lengths, _text(name, arguments[0], fitting))
 
 
-def _lengths(part: Part) -> Part:
+def _lengths(part: Operand) -> Operand:
     texts, nulls = part
     return np.fromiter(map(len, texts), np.int64, len(texts)), nulls
 
 
 def _tested(test: Callable[[str, str], bool]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(text: Part, sought: Part) -> Part:
+    def kernel(text: Operand, sought: Operand) -> Operand:
         texts, soughts = np.broadcast_arrays(text[0], sought[0])
         values = np.fromiter(map(test, texts, soughts), np.bool_, len(texts))
-        nulls = parts.either(text[1], sought[1])
+        nulls = operands.either(text[1], sought[1])
         return values if nulls is None else values & ~nulls, nulls
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from headrace.errors import ExpressionError
-from headrace.expression import parts
-from headrace.expression.parts import Columns, Kernel, Kind, Part
+from headrace.expression import operands
+from headrace.expression.operands import Columns, Kernel, Kind, Operand
 
-Run = Callable[[Columns], Part]
+Run = Callable[[Columns], Operand]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Typed:
     kind: Kind
     at: int
     run: Run
-    folded: Part | None = None
+    folded: Operand | None = None
     literal: str | None = None
 
     @property
@@ -34,14 +34,14 @@ class Typed:
         """Whether it is a constant that is not null."""
         if self.folded is None or self.kind == "null":
             return False
-        nulls = parts.nulls_of(self.folded)
+        nulls = operands.nulls_of(self.folded)
         return nulls is None or not nulls[0]
 
 
 def known(value: Any, kind: Kind, at: int, *, literal: str | None = None) -> Typed:
     """A constant; None is a null."""
     # The bare null has no dtype of its own before it is fitted to something.
-    return _folded(parts.constant(value, "int" if kind == "null" else kind), kind, at, literal)
+    return _folded(operands.constant(value, "int" if kind == "null" else kind), kind, at, literal)
 
 
 def column(name: str, kind: Kind, at: int) -> Typed:
@@ -65,7 +65,7 @@ def joined(kind: Kind, at: int, kernel: Kernel, *operands: Typed) -> Typed:
     return Typed(kind, at, lambda columns: kernel(*[run(columns) for run in runs]))
 
 
-def _folded(part: Part, kind: Kind, at: int, literal: str | None) -> Typed:
+def _folded(part: Operand, kind: Kind, at: int, literal: str | None) -> Typed:
     for array in part:
         if array is not None:
             # Shared by all batches: whoever gets it must copy it before writing.
@@ -103,7 +103,7 @@ class Fitting:
         if operand.kind == "null":
             return known(None, kind, operand.at)
         if kind == "float":
-            return joined("float", operand.at, parts.to_float, operand)
+            return joined("float", operand.at, operands.to_float, operand)
         return known(self._time_us(operand), "time", operand.at)
 
     def fit_all(self, operands: Sequence[Typed], what: str) -> tuple[Kind, list[Typed]]:
@@ -125,4 +125,4 @@ class Fitting:
             raise self.error(f"{operand.literal!r} is no time", operand.at, hint) from error
         if moment.tzinfo is None:
             raise self.error(f"the time {operand.literal!r} has no zone", operand.at, hint)
-        return parts.time_us(moment)
+        return operands.time_us(moment)

@@ -69,7 +69,7 @@ def parse(text: str, file: str = "pipeline.toml") -> Pipeline:
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"line (\d+)", str(error))
         where = f"{file}:{place.group(1)}" if place else file
-        raise PipelineError(file, [Mistake(where, f"this is no TOML: {error}", "mend the syntax")]) from None
+        raise PipelineError(file, [Mistake(where, f"this is no TOML: {error}", "correct the syntax")]) from None
     mistakes = Mistakes(file, text)
     pipeline, unreadable = _sound(data, mistakes)
     if pipeline is not None:

@@ -188,10 +188,10 @@ class Stream(Table, kw_only=True, frozen=True):
     ] = "drop"
     emit: Annotated[
         Literal["close", "at-once", "max-delay"],
-        _doc("close: a window speaks when it closes; at-once: whenever it changes, too; max-delay: not more often"),
+        _doc("close: a window emits when it closes; at-once: whenever it changes, too; max-delay: not more often"),
     ] = "close"
     max_delay: Annotated[
-        Duration | None, _doc("with emit = max-delay: how long a change may wait to be said provisionally")
+        Duration | None, _doc("with emit = max-delay: how long a change may wait for a provisional result")
     ] = None
     grace: Annotated[Duration, _doc("how long a window waits beyond its end for readings out of order")] = (
         Duration.parse("0s")

@@ -2,7 +2,7 @@
 
 A broker that restarts may fence its consumers, fail a commit or end a transaction; one that has just made a topic
 may not know it yet, or who leads it. Everything that was not committed is read again, so the application is simply
-built anew from the last commit, when the broker is back; and starting is tried again as running is.
+built again from the last commit, when the broker is back; and starting is tried again as running is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FOR_GOOD = (TopicNameLengthExceeded, TopicPermissionError)
 
 
 def keep_running(broker: str, build: Callable[[], MicroBatchApplication]) -> None:
-    """Run what ``build`` makes until it is asked to stop, building it anew when the broker fails it.
+    """Run what ``build`` makes until it is asked to stop, building it again when the broker fails it.
 
     Raises BrokerError when it fails ``TRIES`` times within ``PATIENCE_S``, or for good, and whatever else the
     application raises.

@@ -322,7 +322,7 @@ class SQLiteStore:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             if self._readonly and self._path.stat().st_ino != self._inode:
-                # The file was removed and made anew (start over): the open one would never change again.
+                # The file was removed and made again (start over): the open one would never change again.
                 self._connection.close()
                 self._connection = self._open()
             yield self._connection

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Consumer
 
-from headrace.ledger import BEGUN_ANEW, EXPIRED, SKIPPED, Entry, Key, LedgerReader, Line, add_up, of_store
+from headrace.ledger import EXPIRED, SKIPPED, STARTED_OVER, Entry, Key, LedgerReader, Line, add_up, of_store
 from headrace.pipeline import Pipeline, all_topics
 from headrace.pipeline.tables import repartition_topic
 from headrace.stores import Store
@@ -125,7 +125,7 @@ def _check_line(line: Line, verdict: Verdict, *, drained: bool) -> None:
         verdict.faults.append(f"{who(line)}: {line.missed} messages of {line.topic} are neither read nor waiting")
     if line.gap:
         verdict.faults.append(f"{who(line)}: {line.gap} readings of {line.topic} are not accounted for")
-    if line.counts.get(SKIPPED) and not line.counts.get(BEGUN_ANEW):
+    if line.counts.get(SKIPPED) and not line.counts.get(STARTED_OVER):
         verdict.faults.append(f"{who(line)}: it skipped messages of {line.topic}, and was not started over")
     if line.beyond:
         verdict.faults.append(f"{who(line)}: it counts {line.beyond} offsets of {line.topic} beyond the broker's end")

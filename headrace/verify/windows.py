@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from headrace.ledger import BEGUN_ANEW, Line
+from headrace.ledger import STARTED_OVER, Line
 from headrace.pipeline import Pipeline, into
 from headrace.pipeline.model import Hopping, Tumbling
 from headrace.pipeline.tables import of_one_device, repartition_topic
@@ -40,7 +40,7 @@ def check_windows(
         verdict.faults.append(
             f"stream {line.name}: {windowed} readings are in windows, and closed and open ones hold {in_windows}"
         )
-    if line.counts.get(BEGUN_ANEW):
+    if line.counts.get(STARTED_OVER):
         verdict.notes.append(
             f"stream {line.name} was started over, and its topic may have windows from before: they are not compared"
         )

@@ -45,7 +45,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Message:
     """The readings of one message that was looked at alone."""
 
     place: int
@@ -98,7 +98,7 @@ class Decoder:
             places = [place for place in places if self._fits(place, values[place], by_key, refused)]
             values = [values[place] for place in places]
         usual = self._columns_only if self._columnar else self._rows
-        parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch] | None
+        parts: list[_Message] | tuple[Sequence[int] | Int64s, Batch] | None
         parts = usual(values, places, refused, envelope)
         if parts is None:
             parts = self._each(values, places, refused, envelope)
@@ -125,7 +125,7 @@ class Decoder:
 
     def _rows(
         self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
-    ) -> list[_Part] | tuple[Sequence[int], Batch] | None:
+    ) -> list[_Message] | tuple[Sequence[int], Batch] | None:
         """All messages as one reading each, or None when a message alone must be looked at."""
         parse_time = self._parse_usual
         try:
@@ -223,7 +223,7 @@ class Decoder:
 
     def _each(
         self, values: Sequence[Any], places: Sequence[int], refused: list[Refused], envelope: Envelope
-    ) -> list[_Part]:
+    ) -> list[_Message]:
         """Each message alone: a reading, columns, or refused."""
         seen = {r.place for r in refused}
         parts = []
@@ -233,10 +233,10 @@ class Decoder:
                 continue
             try:
                 if _is_columns(value, self._decode_columns):
-                    parts.append(_Part(place, self._columns(value, place, envelope)))
+                    parts.append(_Message(place, self._columns(value, place, envelope)))
                     columnar = True
                 else:
-                    parts.append(_Part(place, self._row(value, place, envelope)))
+                    parts.append(_Message(place, self._row(value, place, envelope)))
             except RefusedError as error:
                 refused.append(Refused(place, error.reason, error.detail))
             except BAD as error:
@@ -304,7 +304,7 @@ class Decoder:
 
     def _judged(
         self,
-        parts: list[_Part] | tuple[Sequence[int] | Int64s, Batch],
+        parts: list[_Message] | tuple[Sequence[int] | Int64s, Batch],
         refused: list[Refused],
         envelope: Envelope,
         tombstones: int,

@@ -15,7 +15,7 @@ properties. From the outside in:
 - ``spec``: what the stream asks for
 """
 
+from processors.windows.operator import Outcome, WindowOperator
 from processors.windows.spec import WindowSpec
-from processors.windows.windowed import Outcome, Windowed
 
-__all__ = ["Outcome", "WindowSpec", "Windowed"]
+__all__ = ["Outcome", "WindowOperator", "WindowSpec"]

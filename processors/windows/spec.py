@@ -25,10 +25,10 @@ from headrace.pipeline.model import (
 )
 from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
-from processors.windows.alignment import Alignment, Fixed
 from processors.windows.column import Column, column_of
-from processors.windows.watermark import Follows
-from processors.windows.zoned import Zoned
+from processors.windows.kinds.alignment import Alignment, Fixed
+from processors.windows.kinds.zoned import Zoned
+from processors.windows.time.watermark import Follows
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class WindowSpec:
     idle_us: int
     drop_repeats: bool
     emit_us: int | None
-    """how long a change may wait to be said provisionally; None: for ever"""
+    """how long a change may wait for a provisional result; None: for ever"""
     late: str
 
     @classmethod
@@ -104,8 +104,8 @@ class WindowSpec:
         return self.aggregates.ordered
 
     @cached_property
-    def hands_on_readings(self) -> bool:
-        """Whether partitions hand on readings, where groups span them, and not what they have folded of them.
+    def forwards_readings(self) -> bool:
+        """Whether partitions forward readings, where groups span them, and not what they have folded of them.
 
         They must where order matters, and where a reading and its repeat may be in two partitions.
         """
@@ -151,7 +151,7 @@ class WindowSpec:
         return tuple(dict.fromkeys(names))
 
     @cached_property
-    def said(self) -> tuple[str, ...]:
+    def used(self) -> tuple[str, ...]:
         """The topic's own fields and tags that matter to the stream: what a repeated reading is compared by."""
         own = {*self.fields, *(self.by or ())}
         for expression in (self.where, self.starts, self.ends, *(made for _, made in self.computed)):
@@ -160,11 +160,11 @@ class WindowSpec:
         return tuple(sorted(own - {self.key}))
 
     @cached_property
-    def handed_on(self) -> tuple[str, ...]:
-        """The topic's own fields and tags that readings are handed on with, where groups span partitions."""
+    def forwarded(self) -> tuple[str, ...]:
+        """The topic's own fields and tags that readings are forwarded with, where groups span partitions."""
         if self.late == "dead-letter":
             return tuple(sorted(self.types.keys() - {self.key} - {name for name, _ in self.computed}))
-        return tuple(sorted({*self.said, *self.tags}))
+        return tuple(sorted({*self.used, *self.tags}))
 
     def columns(self, batch: Batch) -> dict[str, Column]:
         """What a batch says in the spec's ``fields``, and by its conditions."""
@@ -173,9 +173,9 @@ class WindowSpec:
             columns[STARTS], columns[ENDS] = Column(self.starts.mask(batch)), Column(self.ends.mask(batch))
         return columns
 
-    def said_columns(self, batch: Batch) -> list[Column]:
+    def used_columns(self, batch: Batch) -> list[Column]:
         """What a batch says in the topic's own fields and tags that matter here."""
-        return [column_of(batch, name, self.types[name]) for name in self.said]
+        return [column_of(batch, name, self.types[name]) for name in self.used]
 
     def compute(self, batch: Batch) -> None:
         """Give a batch its computed fields."""

@@ -24,9 +24,9 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.errors import StateError
 from processors.windows.column import DTYPES
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
-from processors.windows.waiting import Readings
-from processors.windows.windowed import Windowed
 
 VERSION = 3
 
@@ -77,19 +77,19 @@ class Open(msgspec.Struct):
     waiting: dict[str, Any] | None
 
 
-def changed_pieces(windowed: Windowed, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
+def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
     """The pieces that have changed since the last call (None: to be deleted), and ``meta``."""
-    windowed.prune()
+    operator.prune()
     encode = msgspec.msgpack.encode
-    devices, groups, clocks = windowed.devices, windowed.groups, windowed.clocks
+    devices, groups, clocks = operator.devices, operator.groups, operator.clocks
     for bucket in sorted({slot // BUCKET for slot in devices.renamed}):
         of = _of(bucket, len(devices))
         names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]], devices.tag_times[of])
         yield from _in_parts(f"names.{bucket}", encode(names))
-    # Every bucket has its piece, lest one be taken that was left by an older declaration of the stream.
+    # Every bucket has its piece, so that none is taken that an older declaration of the stream has left.
     fresh = {slot // BUCKET for slot in devices.renamed} if groups is None else set[int]()
     devices.renamed.clear()
-    for bucket in _buckets(windowed.moved):
+    for bucket in _buckets(operator.moved):
         progress = clocks.progress_us[_of(bucket, len(devices))]
         yield from _in_parts(f"progress.{bucket}", progress.astype("<i8").tobytes())
     if groups is not None and groups.written < len(groups):
@@ -100,41 +100,41 @@ def changed_pieces(windowed: Windowed, next_offset: int) -> Iterator[tuple[str, 
             yield from _in_parts(f"groups.{bucket}", encode(values))
         groups.written = len(groups)
     count = len(devices if groups is None else groups)
-    for bucket in sorted({*_buckets(windowed.touched), *fresh}):
+    for bucket in sorted({*_buckets(operator.touched), *fresh}):
         of = _of(bucket, count)
-        waiting = None if windowed.waiting is None else windowed.waiting.of(of.start, of.stop)
-        opened = Open(windowed.packed(of.start, of.stop), None if waiting is None else waiting.packed())
+        waiting = None if operator.reorder is None else operator.reorder.of(of.start, of.stop)
+        opened = Open(operator.packed(of.start, of.stop), None if waiting is None else waiting.packed())
         yield from _in_parts(f"open.{bucket}", encode(opened))
-    windowed.touched.clear()
-    windowed.moved.clear()
-    if windowed.repeats is not None:
-        yield from windowed.repeats.changed()
+    operator.touched.clear()
+    operator.moved.clear()
+    if operator.deduplication is not None:
+        yield from operator.deduplication.changed()
     meta = Meta(
         version=VERSION,
-        fingerprint=_fingerprint(windowed),
+        fingerprint=_fingerprint(operator),
         clock_us=clocks.clock_us,
         arrived_us=clocks.arrived_us,
         furthest_us=clocks.furthest_us,
         slowest_us=clocks.slowest_us,
-        counts=windowed.counts,
+        counts=operator.counts,
         devices=len(devices),
         groups=count,
         next_offset=next_offset,
-        extra=windowed.extra,
+        extra=operator.extra,
     )
     yield "meta", encode(meta)
 
 
-def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[Windowed, int]:
+def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[WindowOperator, int]:
     """A stream's windows as they were, and the next offset they await (-1: any), from ``piece(name)``.
 
     Raises StateError when the state was made by a stream that was declared otherwise.
     """
-    windowed = Windowed(spec)
-    return windowed, restore_into(windowed, piece)
+    operator = WindowOperator(spec)
+    return operator, restore_into(operator, piece)
 
 
-def restore_into(windowed: Windowed, piece: Callable[[str], bytes | None]) -> int:
+def restore_into(operator: WindowOperator, piece: Callable[[str], bytes | None]) -> int:
     """Make fresh windows what they were, from ``piece(name)``; the next offset that they await (-1: any).
 
     Raises StateError when the state was made by a stream that was declared otherwise.
@@ -142,74 +142,74 @@ def restore_into(windowed: Windowed, piece: Callable[[str], bytes | None]) -> in
     packed = piece("meta")
     if packed is None:
         return -1
-    meta = _meta(windowed, packed)
-    windowed.take_extra(meta.extra)
-    clocks = windowed.clocks
+    meta = _meta(operator, packed)
+    operator.take_extra(meta.extra)
+    clocks = operator.clocks
     clocks.clock_us, clocks.arrived_us = meta.clock_us, meta.arrived_us
     clocks.furthest_us, clocks.slowest_us = meta.furthest_us, meta.slowest_us
-    windowed.counts.update(meta.counts)
+    operator.counts.update(meta.counts)
     clocks.add_devices(meta.devices)
     for bucket in range(-(-meta.devices // BUCKET)):
         names = msgspec.msgpack.decode(_whole(piece, f"names.{bucket}"), type=Names)
         for name, tags in zip(names.names, names.tags, strict=True):
-            windowed.devices.add(name, tuple(tags))
-        windowed.devices.tag_times[bucket * BUCKET :] = names.tag_times
+            operator.devices.add(name, tuple(tags))
+        operator.devices.tag_times[bucket * BUCKET :] = names.tag_times
         progress = np.frombuffer(_whole(piece, f"progress.{bucket}"), "<i8")
         clocks.progress_us[bucket * BUCKET : bucket * BUCKET + len(progress)] = progress
-    windowed.devices.renamed.clear()
-    _restore_open(windowed, meta.groups, piece)
-    if windowed.repeats is not None:
-        windowed.repeats.restore(piece)
+    operator.devices.renamed.clear()
+    _restore_open(operator, meta.groups, piece)
+    if operator.deduplication is not None:
+        operator.deduplication.restore(piece)
     return meta.next_offset
 
 
-def forget_written(windowed: Windowed) -> None:
+def forget_written(operator: WindowOperator) -> None:
     """Count nothing as written: :func:`changed_pieces` gives every piece again, for another place to keep them in."""
-    devices = np.arange(len(windowed.devices))
-    windowed.devices.renamed.update(devices.tolist())
-    windowed.moved.append(devices)
-    if windowed.groups is not None:
-        windowed.groups.written = 0
-    windowed.touched.append(devices if windowed.groups is None else np.arange(len(windowed.groups)))
-    if windowed.repeats is not None:
-        windowed.repeats.forget_written()
+    devices = np.arange(len(operator.devices))
+    operator.devices.renamed.update(devices.tolist())
+    operator.moved.append(devices)
+    if operator.groups is not None:
+        operator.groups.written = 0
+    operator.touched.append(devices if operator.groups is None else np.arange(len(operator.groups)))
+    if operator.deduplication is not None:
+        operator.deduplication.forget_written()
 
 
-def _fingerprint(windowed: Windowed) -> str:
-    return windowed.role + windowed.spec.fingerprint()
+def _fingerprint(operator: WindowOperator) -> str:
+    return operator.role + operator.spec.fingerprint()
 
 
-def _meta(windowed: Windowed, packed: bytes) -> Meta:
+def _meta(operator: WindowOperator, packed: bytes) -> Meta:
     try:
         meta = msgspec.msgpack.decode(packed, type=Meta)
     except msgspec.ValidationError:
         meta = None
-    if meta is None or (meta.version, meta.fingerprint) != (VERSION, _fingerprint(windowed)):
+    if meta is None or (meta.version, meta.fingerprint) != (VERSION, _fingerprint(operator)):
         raise StateError(
-            f"the state of stream {windowed.spec.stream} was made by another declaration of it",
+            f"the state of stream {operator.spec.stream} was made by another declaration of it",
             hint="give the stream another name; or compute it again from what the topic still has, with --rebuild;"
             " or go on with new windows from here, with --reset-state (what the open ones hold is lost)",
         )
     return meta
 
 
-def _restore_open(windowed: Windowed, count: int, piece: Callable[[str], bytes | None]) -> None:
-    groups, dtypes = windowed.groups, _dtypes(windowed.spec)
+def _restore_open(operator: WindowOperator, count: int, piece: Callable[[str], bytes | None]) -> None:
+    groups, dtypes = operator.groups, _dtypes(operator.spec)
     if groups is not None:
         for bucket in range(-(-count // BUCKET)):
             values = msgspec.msgpack.decode(_whole(piece, f"groups.{bucket}"), type=GroupValues)
             for of, device in zip(values.values, values.devices, strict=True):
                 groups.add(tuple(of), device)
         groups.written = len(groups)
-    windowed.add_groups()
+    operator.add_groups()
     for bucket in range(-(-count // BUCKET)):
         packed = _joined(piece, f"open.{bucket}")
         if packed is None:
             continue
         opened = msgspec.msgpack.decode(packed, type=Open)
-        windowed.unpack(opened.engine, bucket * BUCKET, dtypes)
-        if opened.waiting is not None and windowed.waiting is not None:
-            windowed.waiting.put(Readings.unpacked(opened.waiting, dtypes))
+        operator.unpack(opened.engine, bucket * BUCKET, dtypes)
+        if opened.waiting is not None and operator.reorder is not None:
+            operator.reorder.put(Readings.unpacked(opened.waiting, dtypes))
 
 
 def _dtypes(spec: WindowSpec) -> dict[str, Any]:

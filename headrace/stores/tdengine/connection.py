@@ -1,4 +1,4 @@
-"""A connection to TDengine that says what is wrong in our words, and is made anew after every failure."""
+"""A connection to TDengine that says what is wrong in our words, and is made again after every failure."""
 
 from __future__ import annotations
 

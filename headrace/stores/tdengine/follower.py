@@ -117,9 +117,9 @@ class Follower:
         if self._heard_s >= self._due_s:
             self._due_s = math.inf
         elif time.monotonic() - self._due_s > SILENT_S + LOOK_S:
-            raise StoreUnavailable("rows were stored, and none came", hint="the tail subscribes anew")
+            raise StoreUnavailable("rows were stored, and none came", hint="the tail subscribes again")
         if self._identity() != self._made:
-            raise StoreUnavailable("the subscription was lost", hint="the tail subscribes anew")
+            raise StoreUnavailable("the subscription was lost", hint="the tail subscribes again")
         send(["sure"])
 
     def _identity(self) -> list[tuple[Any, ...]]:
@@ -161,7 +161,7 @@ class Follower:
                 self._consumer.seek(order.topic, vgroup, position)
                 positions[vgroup] = position
         if not positions:
-            raise StoreUnavailable("the subscription was given nothing to read", hint="the tail subscribes anew")
+            raise StoreUnavailable("the subscription was given nothing to read", hint="the tail subscribes again")
         return positions
 
     def _count(self) -> int:

@@ -112,7 +112,7 @@ class TDengineStore:
                 self._intend(partition, progress, position.still_ours)
             writer.run(planned, position.still_ours)
         except BaseException:
-            # Whatever was half done is found out anew, from the server.
+            # Whatever was half done is found out again, from the server.
             self._writers.pop(table, None)
             self._written.pop(partition, None)
             raise

@@ -1,7 +1,7 @@
 """Aggregates of a stream as columns that are folded, merged and read: in any order, in any grouping."""
 
 from processors.windows.aggregates.aggregates import Aggregates, exact
+from processors.windows.aggregates.family import Array, Partials
 from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import Array, Partials
 
 __all__ = ["Aggregates", "Array", "Measure", "Partials", "exact"]

@@ -13,26 +13,26 @@ from headrace.pipeline.model import Aggregate
 from headrace.pipeline.tables import ORDERED_AGGREGATES
 from processors.windows.aggregates.counters import Counters
 from processors.windows.aggregates.distincts import Distincts, exact_distinct
-from processors.windows.aggregates.edges import Edges
-from processors.windows.aggregates.extremes import Extremes
-from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import (
+from processors.windows.aggregates.family import (
     COUNT,
     MISSING,
     NEVER_SINCE,
     NEVER_YET,
     Array,
     Family,
-    Part,
+    PartialColumn,
     Partials,
     Readings,
     Segments,
 )
+from processors.windows.aggregates.first_last import FirstLast
+from processors.windows.aggregates.measure import Measure
+from processors.windows.aggregates.min_max import MinMax
 from processors.windows.aggregates.quantiles import Quantiles, exact_quantile
 from processors.windows.aggregates.sums import Sums
 from processors.windows.column import Column
 
-_PLAIN: tuple[type[Family], ...] = (Sums, Extremes, Edges, Counters)
+_PLAIN: tuple[type[Family], ...] = (Sums, MinMax, FirstLast, Counters)
 _SKETCHED: tuple[type[Family], ...] = (Quantiles, Distincts)
 
 FROM = "from_us"
@@ -70,12 +70,12 @@ class Aggregates:
             for family in self._families[measure.field]
             if aggregate in family.gives
         ]
-        self._common: dict[str, tuple[Part, np.ufunc]] = {COUNT: (Part(np.int64, 0), np.add)}
+        self._common: dict[str, tuple[PartialColumn, np.ufunc]] = {COUNT: (PartialColumn(np.int64, 0), np.add)}
         if times:
-            self._common[FROM] = (Part(np.int64, NEVER_YET), np.minimum)
-            self._common[UPTO] = (Part(np.int64, NEVER_SINCE), np.maximum)
-        self._common |= {f"{m.field}.{MISSING}": (Part(np.int64, 0), np.add) for m in self.measures}
-        self._parts: dict[str, Part] = {name: part for name, (part, _) in self._common.items()}
+            self._common[FROM] = (PartialColumn(np.int64, NEVER_YET), np.minimum)
+            self._common[UPTO] = (PartialColumn(np.int64, NEVER_SINCE), np.maximum)
+        self._common |= {f"{m.field}.{MISSING}": (PartialColumn(np.int64, 0), np.add) for m in self.measures}
+        self._parts: dict[str, PartialColumn] = {name: part for name, (part, _) in self._common.items()}
         for family in self._all():
             self._parts |= family.parts
 
@@ -104,7 +104,7 @@ class Aggregates:
             np.minimum.at(partials[FROM], rows, ts_us)
             np.maximum.at(partials[UPTO], rows, ts_us)
         readings = Readings(rows, ts_us, ordered=self.ordered)
-        # What overflows is said as None in the end.
+        # What overflows becomes None in the end.
         with np.errstate(over="ignore", invalid="ignore"):
             for field, families in self._families.items():
                 column, values, of_field = columns[field], columns[field].values, readings

@@ -14,20 +14,20 @@ from headrace.batch import Int64s
 from headrace.pipeline.model import Aggregate
 from headrace.pipeline.tables import ORDERED_AGGREGATES
 from processors.windows.aggregates.exact_sums import PRODUCT_UNITS, ExactSum
-from processors.windows.aggregates.halves import floats, listed_quotients, listed_totals, split
-from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import (
+from processors.windows.aggregates.family import (
     NEVER_SINCE,
     NEVER_YET,
     Array,
     Family,
-    Part,
+    PartialColumn,
     Partials,
     Readings,
     Segments,
     listed,
-    value_part,
+    value_column,
 )
+from processors.windows.aggregates.measure import Measure
+from processors.windows.aggregates.wide_sums import floats, listed_quotients, listed_totals, split
 from processors.windows.column import Bools
 
 _US = 1_000_000
@@ -64,16 +64,16 @@ class Counters(Family):
         self.increase, self.increase_high = self.name("increase"), self.name("increase_high")
         self.area = self.name("area")
         self.parts = {
-            self.begin: value_part(measure),
-            self.begin_ts: Part(np.int64, NEVER_YET),
-            self.end: value_part(measure),
-            self.end_ts: Part(np.int64, NEVER_SINCE),
+            self.begin: value_column(measure),
+            self.begin_ts: PartialColumn(np.int64, NEVER_YET),
+            self.end: value_column(measure),
+            self.end_ts: PartialColumn(np.int64, NEVER_SINCE),
         }
         self.summed: list[ExactSum] = []
         """Exact sums over the steps from reading to reading."""
         if measure.asks("delta", "rate"):
             if measure.whole:
-                self.parts |= {name: Part(np.int64, 0) for name in (self.increase, self.increase_high)}
+                self.parts |= {name: PartialColumn(np.int64, 0) for name in (self.increase, self.increase_high)}
             else:
                 self.summed.append(ExactSum(self.increase))
         if measure.asks("time_weighted_mean"):

@@ -12,7 +12,7 @@ import numpy as np
 from datasketches import compact_theta_sketch, theta_union, update_theta_sketch  # type: ignore[import-untyped]
 
 from headrace.pipeline.model import Aggregate
-from processors.windows.aggregates.parts import Array, Cells, Partials
+from processors.windows.aggregates.family import Array, Cells, Partials
 
 LG_K = 12
 

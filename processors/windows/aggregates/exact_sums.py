@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Float64s, Int64s
-from processors.windows.aggregates.parts import Array, Part, Partials, Segments, packed_column
+from processors.windows.aggregates.family import Array, PartialColumn, Partials, Segments, packed_column
 from processors.windows.column import Bools
 
 _BITS = 32
@@ -34,7 +34,7 @@ PRODUCT_UNITS = range(96, -193, -_BITS)
 _MOST_OF_FACTOR, _LEAST_OF_FACTOR = 2.0**63, 2.0**-96
 
 
-class Digits(Part):
+class Digits(PartialColumn):
     """``width`` digits of each sum; last among them how many times something was added beside them."""
 
     def packed(self, column: Array) -> Any:
@@ -53,7 +53,7 @@ class Digits(Part):
         return column
 
 
-class _Beside(Part):
+class _Beside(PartialColumn):
     """Where something was added beside a row's digits: how much (int, or NaN where it was not finite)."""
 
     def packed(self, column: Array) -> Any:
@@ -77,7 +77,7 @@ class ExactSum:
         self.units = units
         self._most = 2.0 ** (units[0] + _BITS - 1)
         self._finest = _FINEST if units is SUM_UNITS else 2 * _FINEST
-        self.parts: dict[str, Part] = {
+        self.parts: dict[str, PartialColumn] = {
             self.name: Digits(np.int64, 0, len(units) + 1),
             self.beside: _Beside(object, None),
         }

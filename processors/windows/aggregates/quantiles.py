@@ -14,7 +14,7 @@ import numpy as np
 from datasketches import kll_doubles_sketch  # type: ignore[import-untyped]
 
 from headrace.pipeline.model import Aggregate
-from processors.windows.aggregates.parts import Array, Cells, Partials, packed_column
+from processors.windows.aggregates.family import Array, Cells, Partials, packed_column
 
 K = 200
 _VALUES, _SKETCH = b"v", b"k"

@@ -9,10 +9,19 @@ import numpy as np
 from headrace.batch import Float64s, Int64s
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.exact_sums import PRODUCT_UNITS, ExactSum, ratio, root, variances
-from processors.windows.aggregates.halves import listed_quotients, listed_totals, low_half, split, totals
+from processors.windows.aggregates.family import (
+    MISSING,
+    Array,
+    Family,
+    PartialColumn,
+    Partials,
+    Readings,
+    Segments,
+    listed,
+)
 from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import MISSING, Array, Family, Part, Partials, Readings, Segments, listed
 from processors.windows.aggregates.whole_squares import WholeSquares
+from processors.windows.aggregates.wide_sums import listed_quotients, listed_totals, low_half, split, totals
 
 _EXACT = 2.0**53
 """Up to here each whole number is a float64 too."""
@@ -32,7 +41,7 @@ class Sums(Family):
         self.squares = ExactSum(self.name("squares"), PRODUCT_UNITS) if spread and not measure.whole else None
         self.whole_squares = WholeSquares(self.name("squares")) if spread and measure.whole else None
         self._halves: tuple[str, ...] = (self.sum, self.sum_high) if summed and measure.whole else ()
-        self.parts = {name: Part(np.int64, 0) for name in self._halves}
+        self.parts = {name: PartialColumn(np.int64, 0) for name in self._halves}
         for of in (self.sums, self.squares, self.whole_squares):
             if of is not None:
                 self.parts |= of.parts

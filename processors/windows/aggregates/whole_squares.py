@@ -6,8 +6,8 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates.exact_sums import Digits
-from processors.windows.aggregates.halves import split
-from processors.windows.aggregates.parts import Part, Partials, Segments
+from processors.windows.aggregates.family import PartialColumn, Partials, Segments
+from processors.windows.aggregates.wide_sums import split
 from processors.windows.column import Bools
 
 _BITS = 32
@@ -20,7 +20,7 @@ class WholeSquares:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.parts: dict[str, Part] = {name: Digits(np.int64, 0, _DIGITS)}
+        self.parts: dict[str, PartialColumn] = {name: Digits(np.int64, 0, _DIGITS)}
 
     def add(self, partials: Partials, rows: Int64s, values: Int64s) -> None:
         """Add the square of each of n values to its row, in place."""

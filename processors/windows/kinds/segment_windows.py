@@ -9,15 +9,15 @@ import numpy as np
 
 from headrace.batch import Int64s
 from headrace.pipeline.model import Event, FieldType, Session, State
-from processors.windows import segments
 from processors.windows.aggregates import Aggregates
 from processors.windows.column import DTYPES, Column, as_array, heads_of, with_room
-from processors.windows.passed import Passed
-from processors.windows.rows import Rows
-from processors.windows.segments import NONE, Cut
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.kinds import segments
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.rows import Rows
+from processors.windows.kinds.segments import NONE, Cut
 from processors.windows.spec import ENDS, STARTS
-from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings
+from processors.windows.time.closed_up_to import ClosedUpTo
 
 
 class SegmentWindows:
@@ -38,7 +38,7 @@ class SegmentWindows:
         self.row = with_room(self.row, groups, -1)
         self._value = with_room(self._value, groups, "" if self._value_type is object else 0)
 
-    def take(self, readings: Readings) -> tuple[Spoken, int]:
+    def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings in their order; the windows that they end, and how many of them are in no window."""
         slots, ts_us, columns = readings.slots, readings.ts_us, readings.columns
         heads = heads_of(slots)
@@ -48,7 +48,7 @@ class SegmentWindows:
         inside = np.flatnonzero(cut.inside)
         outside = len(slots) - len(inside)
         if not len(inside):
-            return Spoken.none(), outside
+            return Emitted.none(), outside
         run = (np.cumsum(heads) - 1)[inside]
         begins, of = cut.begins[inside], slots[inside]
         # Windows in the order of their readings: one for each reading that begins one, and before these, in a
@@ -92,39 +92,39 @@ class SegmentWindows:
             return cut
         return segments.event(heads, columns[STARTS].values, columns[ENDS].values, is_open)
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Nothing: windows follow the readings alone."""
 
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - any group's may end
+    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - any group's may end
         """The windows that end without a reading: sessions after their gap, others when their group is silent."""
         groups = np.flatnonzero(self.row >= 0)
         if isinstance(self.window, Session):
             last_us = self.rows.partials["upto_us"][self.row[groups]]
-            over = last_us + int(self.window.gap) < passed.of(groups)
+            over = last_us + int(self.window.gap) < closed_up_to.of(groups)
         else:
-            over = passed.seen_us[groups] < passed.silent_us
+            over = closed_up_to.seen_us[groups] < closed_up_to.silent_us
         groups = groups[over]
         rows = self.row[groups]
         self.row[groups] = -1
         return self._speak(rows, close=True)
 
-    def _speak(self, rows: Int64s, *, close: bool) -> Spoken:
+    def _speak(self, rows: Int64s, *, close: bool) -> Emitted:
         if not len(rows):
-            return Spoken.none()
+            return Emitted.none()
         aggregates = self.rows.aggregates
         rows = rows[np.lexsort((self.rows.slot[rows], self.rows.partials["from_us"][rows]))]
         partials = aggregates.take(self.rows.partials, rows)
-        spoken = Spoken(
+        emitted = Emitted(
             self.rows.slot[rows].copy(), partials["from_us"], partials["upto_us"], aggregates.results(partials)
         )
         if close:
             self.rows.give_back(rows)
-        return spoken
+        return emitted
 
-    def provisional(self) -> Spoken:
-        """The open windows that have changed since they last spoke, as they are now."""
+    def provisional(self) -> Emitted:
+        """The open windows that have changed since they last emitted, as they are now."""
         if not self.changed:
-            return Spoken.none()
+            return Emitted.none()
         rows = np.unique(np.concatenate(self.changed))
         self.changed = []
         live = rows[self.rows.live[rows]]

@@ -25,8 +25,8 @@ Kind = Literal["float", "int", "bool", "text", "time", "null"]
 
 Values = NDArray[Any]
 Nulls = NDArray[np.bool_] | None
-Part = tuple[Values, Nulls]
-Kernel = Callable[..., Part]
+Operand = tuple[Values, Nulls]
+Kernel = Callable[..., Operand]
 
 _DTYPES: dict[str, type] = {
     "float": np.float64,
@@ -50,9 +50,9 @@ class Columns:
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, Operand] = {}
 
-    def part(self, name: str, kind: Kind) -> Part:
+    def part(self, name: str, kind: Kind) -> Operand:
         """The column as a part. KeyError for a name that the batch does not have."""
         part = self._parts.get(name)
         if part is None:
@@ -68,7 +68,7 @@ class Columns:
         return part
 
 
-def _texts(column: list[Any]) -> Part:
+def _texts(column: list[Any]) -> Operand:
     values = np.array(column, dtype=np.object_)
     if None not in column:
         return values, None
@@ -76,7 +76,7 @@ def _texts(column: list[Any]) -> Part:
     return np.where(nulls, "", values), nulls
 
 
-def _bools(column: list[Any]) -> Part:
+def _bools(column: list[Any]) -> Operand:
     values = np.array(column, dtype=np.bool_)
     if None not in column:
         return values, None
@@ -87,7 +87,7 @@ def _missing(column: list[Any]) -> NDArray[np.bool_]:
     return np.fromiter((value is None for value in column), np.bool_, len(column))
 
 
-def _ints(column: list[Any]) -> Part:
+def _ints(column: list[Any]) -> Operand:
     try:
         return np.array(column, dtype=np.int64), None
     except (TypeError, ValueError, OverflowError):
@@ -110,7 +110,7 @@ def time_us(value: datetime) -> int:
     return (value - _EPOCH) // _MICROSECOND
 
 
-def constant(value: Any, kind: Kind) -> Part:
+def constant(value: Any, kind: Kind) -> Operand:
     """A part of one value; None is a null."""
     if value is not None:
         return np.array([value], dtype=_DTYPES[kind]), None
@@ -124,20 +124,20 @@ def either(left: Nulls, right: Nulls) -> Nulls:
     return left if right is None else left | right
 
 
-def nulls_of(part: Part) -> Nulls:
+def nulls_of(part: Operand) -> Nulls:
     """Where the part is null, floats too."""
     values, nulls = part
     return np.isnan(values) if values.dtype == np.float64 else nulls
 
 
-def to_float(part: Part) -> Part:
+def to_float(part: Operand) -> Operand:
     """Ints as floats: beyond 2^53 the nearest one."""
     values, nulls = part
     floats = values.astype(np.float64)
     return floats if nulls is None else np.where(nulls, np.nan, floats), None
 
 
-def to_int(floats: Values) -> Part:
+def to_int(floats: Values) -> Operand:
     """Whole floats as ints, null where they are NaN or beyond 64 bits."""
     fits = (floats >= -(2.0**63)) & (floats < 2.0**63)
     return np.where(fits, floats, 0.0).astype(np.int64), ~fits
@@ -151,32 +151,32 @@ def finite(values: Values) -> Values:
 # ---- arithmetic: floats overflow to null, ints overflow to null
 
 
-def add_floats(left: Part, right: Part) -> Part:
+def add_floats(left: Operand, right: Operand) -> Operand:
     """Left + right."""
     return finite(left[0] + right[0]), None
 
 
-def subtract_floats(left: Part, right: Part) -> Part:
+def subtract_floats(left: Operand, right: Operand) -> Operand:
     """Left - right."""
     return finite(left[0] - right[0]), None
 
 
-def multiply_floats(left: Part, right: Part) -> Part:
+def multiply_floats(left: Operand, right: Operand) -> Operand:
     """Left * right."""
     return finite(left[0] * right[0]), None
 
 
-def divide_floats(left: Part, right: Part) -> Part:
+def divide_floats(left: Operand, right: Operand) -> Operand:
     """Left / right; by zero it is null."""
     return finite(left[0] / right[0]), None
 
 
-def remainder_floats(left: Part, right: Part) -> Part:
+def remainder_floats(left: Operand, right: Operand) -> Operand:
     """What is left of ``left`` after division, with its sign; by zero it is null."""
     return finite(np.fmod(left[0], right[0])), None
 
 
-def add_ints(left: Part, right: Part) -> Part:
+def add_ints(left: Operand, right: Operand) -> Operand:
     """Left + right, exactly or null."""
     total = left[0] + right[0]
     # Wrapped round when both have one sign and the sum the other.
@@ -184,14 +184,14 @@ def add_ints(left: Part, right: Part) -> Part:
     return total, either(either(left[1], right[1]), wrapped)
 
 
-def subtract_ints(left: Part, right: Part) -> Part:
+def subtract_ints(left: Operand, right: Operand) -> Operand:
     """Left - right, exactly or null."""
     difference = left[0] - right[0]
     wrapped = ((left[0] ^ right[0]) & (left[0] ^ difference)) < 0
     return difference, either(either(left[1], right[1]), wrapped)
 
 
-def multiply_ints(left: Part, right: Part) -> Part:
+def multiply_ints(left: Operand, right: Operand) -> Operand:
     """Left * right, exactly or null."""
     product = left[0] * right[0]
     # A product that wrapped is off by a multiple of 2^64; the float one is off by 2^-52 of itself at most.
@@ -200,7 +200,7 @@ def multiply_ints(left: Part, right: Part) -> Part:
     return product, either(either(left[1], right[1]), wrapped)
 
 
-def remainder_ints(left: Part, right: Part) -> Part:
+def remainder_ints(left: Operand, right: Operand) -> Operand:
     """What is left of ``left`` after division, with its sign; by zero it is null."""
     zero = right[0] == 0
     # By 1 and by -1 nothing is left; the least int by -1 traps in some processors.
@@ -208,17 +208,17 @@ def remainder_ints(left: Part, right: Part) -> Part:
     return np.fmod(left[0], divisor), either(either(left[1], right[1]), zero)
 
 
-def negate_ints(part: Part) -> Part:
+def negate_ints(part: Operand) -> Operand:
     """Minus the part; null for the least int, which has no positive twin."""
     return -part[0], either(part[1], part[0] == _INT_MIN)
 
 
-def negate_floats(part: Part) -> Part:
+def negate_floats(part: Operand) -> Operand:
     """Minus the part."""
     return -part[0], None
 
 
-def seconds_between(later: Part, earlier: Part) -> Part:
+def seconds_between(later: Operand, earlier: Operand) -> Operand:
     """The difference of two times, in seconds."""
     difference, nulls = subtract_ints(later, earlier)
     seconds, _ = to_float((difference, nulls))
@@ -234,13 +234,13 @@ def comparison(ufunc: np.ufunc, *, floats: bool, right_is_known: bool) -> Kernel
     ``right_is_known`` says that the right part is a constant and not null, which saves looking.
     """
 
-    def compare_floats(left: Part, right: Part) -> Part:
+    def compare_floats(left: Operand, right: Operand) -> Operand:
         a, b = left[0], right[0]
         nulls = np.isnan(a) if right_is_known else np.isnan(a) | np.isnan(b)
         # NaN is unequal to all there is: of the six comparisons only this one holds for it.
         return (ufunc(a, b) & ~nulls if ufunc is np.not_equal else ufunc(a, b)), nulls
 
-    def compare_others(left: Part, right: Part) -> Part:
+    def compare_others(left: Operand, right: Operand) -> Operand:
         values = ufunc(left[0], right[0]).astype(np.bool_, copy=False)
         nulls = either(left[1], right[1])
         return values if nulls is None else values & ~nulls, nulls
@@ -248,7 +248,7 @@ def comparison(ufunc: np.ufunc, *, floats: bool, right_is_known: bool) -> Kernel
     return compare_floats if floats else compare_others
 
 
-def conjunction(*parts: Part) -> Part:
+def conjunction(*parts: Operand) -> Operand:
     """All hold: false where one is false, else null where one is null."""
     values, nulls = parts[0]
     for more, more_nulls in parts[1:]:
@@ -261,7 +261,7 @@ def conjunction(*parts: Part) -> Part:
     return values, nulls
 
 
-def disjunction(*parts: Part) -> Part:
+def disjunction(*parts: Operand) -> Operand:
     """One holds: true where one is true, else null where one is null."""
     values, nulls = parts[0]
     for more, more_nulls in parts[1:]:
@@ -276,13 +276,13 @@ def _or_null(values: Values, nulls: Nulls) -> Values:
     return values if nulls is None else values | nulls
 
 
-def negation(part: Part) -> Part:
+def negation(part: Operand) -> Operand:
     """True where it is false, null where it is null."""
     values, nulls = part
     return ~_or_null(values, nulls), nulls
 
 
-def is_null(part: Part) -> Part:
+def is_null(part: Operand) -> Operand:
     """Where the part is null; itself never null."""
     nulls = nulls_of(part)
     return np.zeros(part[0].shape, dtype=np.bool_) if nulls is None else nulls, None
@@ -291,7 +291,7 @@ def is_null(part: Part) -> Part:
 def member_of(known: frozenset[str], *, null_item: bool) -> Kernel:
     """A kernel for text in a list of constants; with a null among them what is not found is null."""
 
-    def within(part: Part) -> Part:
+    def within(part: Operand) -> Operand:
         texts, nulls = part
         values = np.fromiter((text in known for text in texts), np.bool_, len(texts))
         if nulls is not None:
@@ -301,7 +301,7 @@ def member_of(known: frozenset[str], *, null_item: bool) -> Kernel:
     return within
 
 
-def choose(*parts: Part) -> Part:
+def choose(*parts: Operand) -> Operand:
     """``case``: conditions and results in turn, then what holds otherwise. All results of one kind."""
     values, nulls = parts[-1]
     for place in range(len(parts) - 3, -1, -2):
@@ -313,7 +313,7 @@ def choose(*parts: Part) -> Part:
     return values, nulls
 
 
-def first_known(*parts: Part) -> Part:
+def first_known(*parts: Operand) -> Operand:
     """``coalesce``: for each place the first that is not null."""
     values, nulls = parts[-1]
     for part in reversed(parts[:-1]):

@@ -1,16 +1,16 @@
 """Readings that were sent before: recognised exactly, at 12 bytes a reading and few searches.
 
 A reading is remembered as a key of 63 bits, its device's slot above the low bits of its time, and the digest of what
-it says. The high bits of the time are the key's era: with up to 65,536 slots an era is four years long, and with a
+it says. The high bits of the time are the key's level: with up to 65,536 slots an level is four years long, and with a
 million of them 101 days, so there is mostly one.
 
-Keys lie in sorted chunks, in the order in which they came. A batch makes a small chunk; small ones are merged into
+Keys lie in sorted runs, in the order in which they came. A batch makes a small run; small ones are merged into
 larger ones, each reading about once per factor of sixteen, until they are as large as a piece of state may be. So
-a chunk is also what is written, and what is written grows with what is new. A chunk is never changed: what is merged
+a run is also what is written, and what is written grows with what is new. A run is never changed: what is merged
 or thinned out becomes a new one, and the pieces of the old ones are deleted.
 
 Readings beyond their device's progress cannot have been seen before, so most batches search nothing; the others
-search the chunks whose times overlap those of their older readings, which are most often the last ones.
+search the runs whose times overlap those of their older readings, which are most often the last ones.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from headrace.batch import Int64s
 from headrace.errors import StateError
-from processors.windows import chunks as sizes
-from processors.windows.chunks import ENTRY_BYTES, Chunk, Era
 from processors.windows.column import Bools
-from processors.windows.digest import Digests
+from processors.windows.input import sorted_runs as sizes
+from processors.windows.input.digest import Digests
+from processors.windows.input.sorted_runs import ENTRY_BYTES, Level, SortedRun
 
 FRESH, REPEATED, CORRECTED = 0, 1, 2
 """A reading's device and time were not seen before; seen, saying the same; seen, saying something else."""
@@ -39,8 +39,8 @@ Still = Callable[[Int64s, Int64s], Bools]
 VERSION = 1
 INDEX = "seen"
 
-_CHUNK_BYTES = 512
-"""What a chunk takes besides its entries (measured: objects, array headers, names)."""
+_RUN_BYTES = 512
+"""What a run takes besides its entries (measured: objects, array headers, names)."""
 _PRUNED_AT_LEAST = 32_768
 _FEWEST_BITS = 16
 
@@ -59,19 +59,19 @@ class Index(msgspec.Struct):
 
 
 class Piece(msgspec.Struct):
-    """A chunk: how many bits of a key are the slot's, its era, the keys (int64 bytes) and digests (uint32 bytes)."""
+    """A run: how many bits of a key are the slot's, its level, the keys (int64 bytes) and digests (uint32 bytes)."""
 
     bits: int
-    era: int
+    level: int
     keys: bytes
     digests: bytes
 
 
-class Repeats:
+class Deduplication:
     """The readings that were seen and would still be accepted, each by its device's slot, time and digest."""
 
     def __init__(self) -> None:
-        self._eras: dict[int, Era] = {}
+        self._levels: dict[int, Level] = {}
         self._entries = 0
         self._entries_pruned = 0
         """How many there were left after the last thorough pruning; goes down slowly when there are fewer."""
@@ -86,8 +86,8 @@ class Repeats:
 
     @property
     def nbytes(self) -> int:
-        """The memory taken: 12 bytes an entry, and some for each chunk."""
-        return self._entries * ENTRY_BYTES + _CHUNK_BYTES * sum(len(era.chunks) for era in self._eras.values())
+        """The memory taken: 12 bytes an entry, and some for each run."""
+        return self._entries * ENTRY_BYTES + _RUN_BYTES * sum(len(level.runs) for level in self._levels.values())
 
     # Recognising
 
@@ -97,7 +97,7 @@ class Repeats:
         """FRESH, REPEATED or CORRECTED for each of n readings, in the order in which they came; remembers the fresh.
 
         ``slots``: the readings' devices, as places of ``progress_us``: the greatest time that each device had sent
-        before these. What is remembered of a device and time is what the first reading said, also within the n.
+        before these. What is remembered of a device and time is what the first reading of_digests, also within the n.
         Readings that are late must be left out: what has been forgotten of them would be remembered again.
         Those that are not ``used`` (None: all are) are judged like the others, and not remembered.
         """
@@ -110,18 +110,18 @@ class Repeats:
         first, last = int(ts_us.min()) >> self._shift, int(ts_us.max()) >> self._shift
         keys = (slots << self._shift) | (ts_us & self._mask)
         if first == last:
-            self._sift_era(first, keys, digests, suspects, verdicts, used=used)
+            self._sift_level(first, keys, digests, suspects, verdicts, used=used)
         else:
-            eras = ts_us >> self._shift
-            for era in np.unique(eras).tolist():
-                places = np.flatnonzero(eras == era)
-                of_era = np.zeros(len(places), np.uint8)
+            levels = ts_us >> self._shift
+            for level in np.unique(levels).tolist():
+                places = np.flatnonzero(levels == level)
+                of_level = np.zeros(len(places), np.uint8)
                 used_here = None if used is None else used[places]
-                self._sift_era(era, keys[places], digests[places], suspects[places], of_era, used=used_here)
-                verdicts[places] = of_era
+                self._sift_level(level, keys[places], digests[places], suspects[places], of_level, used=used_here)
+                verdicts[places] = of_level
         return verdicts
 
-    def _sift_era(
+    def _sift_level(
         self,
         number: int,
         keys: Int64s,
@@ -131,11 +131,11 @@ class Repeats:
         *,
         used: Bools | None,
     ) -> None:
-        era = self._eras.get(number)
+        level = self._levels.get(number)
         fresh: Int64s | None = None
-        if era is not None and np.count_nonzero(suspects):
+        if level is not None and np.count_nonzero(suspects):
             places = np.flatnonzero(suspects)
-            if self._search(era, keys, digests, places, verdicts):
+            if self._search(level, keys, digests, places, verdicts):
                 fresh = np.flatnonzero(verdicts == FRESH)
                 if not len(fresh):
                     return
@@ -147,47 +147,47 @@ class Repeats:
         if np.count_nonzero(again):
             # Which of them came first matters now.
             order = np.argsort(keys, kind="stable")
-            said = digests[order]
+            of_digests = digests[order]
             heads = np.concatenate([[True], ~again])
             group = np.cumsum(heads) - 1
             counts = np.ones(len(order), np.int64) if used is None else used[order].astype(np.int64)
             ahead = np.cumsum(counts) - counts
             ahead -= ahead[heads][group]
             first, rest = (counts > 0) & (ahead == 0), ahead > 0
-            remembered = np.zeros(int(group[-1]) + 1, said.dtype)
-            remembered[group[first]] = said[first]
+            remembered = np.zeros(int(group[-1]) + 1, of_digests.dtype)
+            remembered[group[first]] = of_digests[first]
             places = order[rest] if fresh is None else fresh[order[rest]]
-            verdicts[places] = np.where(said[rest] == remembered[group[rest]], REPEATED, CORRECTED)
-            ordered, said = ordered[first], said[first]
+            verdicts[places] = np.where(of_digests[rest] == remembered[group[rest]], REPEATED, CORRECTED)
+            ordered, of_digests = ordered[first], of_digests[first]
         else:
             if used is not None:
                 order = order[used[order]]
                 ordered = keys[order]
-            said = digests[order]
+            of_digests = digests[order]
         if not len(ordered):
             return
         times = ordered & self._mask
         self._entries += len(ordered)
-        self._add(number, Chunk(ordered, said, int(times.min()), int(times.max())))
+        self._add(number, SortedRun(ordered, of_digests, int(times.min()), int(times.max())))
 
-    def _search(self, era: Era, keys: Int64s, digests: Digests, places: Int64s, verdicts: Verdicts) -> bool:
+    def _search(self, level: Level, keys: Int64s, digests: Digests, places: Int64s, verdicts: Verdicts) -> bool:
         """The verdicts on those of the readings at ``places`` that are remembered; whether there are any."""
         wanted = keys[places]
         times = np.sort(wanted & self._mask).tolist()
         found = False
         # The newest first: most repeats come soon.
-        for place in range(len(era.chunks) - 1, bisect_left(era.reach, times[0]) - 1, -1):
-            chunk = era.chunks[place]
-            nearest = bisect_left(times, chunk.low)
-            if nearest == len(times) or times[nearest] > chunk.high:
+        for place in range(len(level.runs) - 1, bisect_left(level.reach, times[0]) - 1, -1):
+            run = level.runs[place]
+            nearest = bisect_left(times, run.low)
+            if nearest == len(times) or times[nearest] > run.high:
                 continue
-            at = chunk.keys.searchsorted(wanted)
-            hits = chunk.keys.take(at, mode="clip") == wanted
+            at = run.keys.searchsorted(wanted)
+            hits = run.keys.take(at, mode="clip") == wanted
             if not np.count_nonzero(hits):
                 continue
             found = True
             seen = places[hits]
-            verdicts[seen] = np.where(chunk.digests[at[hits]] == digests[seen], REPEATED, CORRECTED)
+            verdicts[seen] = np.where(run.digests[at[hits]] == digests[seen], REPEATED, CORRECTED)
             places, wanted = places[~hits], wanted[~hits]
             if not len(places):
                 break
@@ -200,48 +200,48 @@ class Repeats:
         self._shift = 63 - bits
         self._mask = (1 << self._shift) - 1
 
-    def _add(self, number: int, chunk: Chunk) -> None:
-        era = self._eras.setdefault(number, Era())
-        if len(chunk) > sizes.MOST:
-            for start in range(0, len(chunk), sizes.MOST):
+    def _add(self, number: int, run: SortedRun) -> None:
+        level = self._levels.setdefault(number, Level())
+        if len(run) > sizes.MOST:
+            for start in range(0, len(run), sizes.MOST):
                 part = slice(start, start + sizes.MOST)
                 # Copies, as a view would keep the whole alive.
-                era.append(Chunk(chunk.keys[part].copy(), chunk.digests[part].copy(), chunk.low, chunk.high))
+                level.append(SortedRun(run.keys[part].copy(), run.digests[part].copy(), run.low, run.high))
         else:
-            era.append(chunk)
-        self._settle(era)
+            level.append(run)
+        self._settle(level)
 
-    def _settle(self, era: Era) -> None:
-        while (first := era.due()) is not None:
-            self._unused += era.merge_from(first)
+    def _settle(self, level: Level) -> None:
+        while (first := level.due()) is not None:
+            self._unused += level.merge_from(first)
 
     def _widen(self, bits: int) -> None:
-        """Give slots more bits of the key, and times fewer: eras become shorter."""
-        before, eras = self._bits, self._eras
+        """Give slots more bits of the key, and times fewer: levels become shorter."""
+        before, levels = self._bits, self._levels
         self._lay_out(bits + bits % 2)
-        self._eras = {}
-        for number in sorted(eras):
-            for chunk in eras[number].chunks:
-                self._place(before, number, chunk)
+        self._levels = {}
+        for number in sorted(levels):
+            for run in levels[number].runs:
+                self._place(before, number, run)
 
-    def _place(self, bits: int, number: int, chunk: Chunk) -> None:
-        """Add a chunk of an era, made with so many bits for slots, as the last of the era it belongs to now."""
+    def _place(self, bits: int, number: int, run: SortedRun) -> None:
+        """Add a run of an level, made with so many bits for slots, as the last of the level it belongs to now."""
         if bits == self._bits:
-            self._eras.setdefault(number, Era()).append(chunk)
+            self._levels.setdefault(number, Level()).append(run)
             return
         shift = 63 - bits
-        times = chunk.keys & ((1 << shift) - 1)
-        eras = times >> self._shift
-        keys = ((chunk.keys >> shift) << self._shift) | (times & self._mask)
-        numbers = np.unique(eras)
+        times = run.keys & ((1 << shift) - 1)
+        levels = times >> self._shift
+        keys = ((run.keys >> shift) << self._shift) | (times & self._mask)
+        numbers = np.unique(levels)
         for part in numbers.tolist():
-            at: Bools | slice = eras == part if len(numbers) > 1 else slice(None)
+            at: Bools | slice = levels == part if len(numbers) > 1 else slice(None)
             within = times[at] & self._mask
-            name = chunk.name if len(numbers) == 1 else -1
-            placed = Chunk(keys[at], chunk.digests[at], int(within.min()), int(within.max()), name)
-            self._eras.setdefault((number << (shift - self._shift)) | part, Era()).append(placed)
-        if len(numbers) > 1 and chunk.name >= 0:
-            self._unused.append(chunk.name)
+            name = run.name if len(numbers) == 1 else -1
+            placed = SortedRun(keys[at], run.digests[at], int(within.min()), int(within.max()), name)
+            self._levels.setdefault((number << (shift - self._shift)) | part, Level()).append(placed)
+        if len(numbers) > 1 and run.name >= 0:
+            self._unused.append(run.name)
 
     # Forgetting
 
@@ -253,47 +253,47 @@ class Repeats:
     def prune(self, still: Still) -> None:
         """Forget entries that are no longer accepted; ``still(slots, ts_us)`` says which are.
 
-        Looks at the oldest chunks only, up to the first that holds something to be kept, unless
+        Looks at the oldest runs only, up to the first that holds something to be kept, unless
         :attr:`wants_pruning`: then at all of them, and those of which most is dead are thinned out. So a call costs
         little, and at most about half of what is remembered is dead while the rest grows.
         """
         thorough = self.wants_pruning
-        for number in sorted(self._eras):
-            self._prune_era(number, still, thorough)
+        for number in sorted(self._levels):
+            self._prune_level(number, still, thorough)
         if thorough:
             self._entries_pruned = self._entries
         else:
             self._entries_pruned -= max(0, self._entries_pruned - self._entries) // 64
 
-    def _prune_era(self, number: int, still: Still, thorough: bool) -> None:
-        era = self._eras[number]
+    def _prune_level(self, number: int, still: Still, thorough: bool) -> None:
+        level = self._levels[number]
         start_us = number << self._shift
-        kept: list[Chunk] = []
-        thinned: list[Chunk] = []
-        for place, chunk in enumerate(era.chunks):
-            stays = still(chunk.keys >> self._shift, (chunk.keys & self._mask) | start_us)
+        kept: list[SortedRun] = []
+        thinned: list[SortedRun] = []
+        for place, run in enumerate(level.runs):
+            stays = still(run.keys >> self._shift, (run.keys & self._mask) | start_us)
             alive = int(np.count_nonzero(stays))
             if alive and not thorough:
-                kept += era.chunks[place:]
+                kept += level.runs[place:]
                 break
-            if 2 * alive >= len(chunk):
-                kept.append(chunk)
+            if 2 * alive >= len(run):
+                kept.append(run)
                 continue
-            self._entries -= len(chunk) - alive
-            if chunk.name >= 0:
-                self._unused.append(chunk.name)
+            self._entries -= len(run) - alive
+            if run.name >= 0:
+                self._unused.append(run.name)
             if alive:
-                keys = chunk.keys[stays]
+                keys = run.keys[stays]
                 times = keys & self._mask
-                thinned.append(Chunk(keys, chunk.digests[stays], int(times.min()), int(times.max())))
-        if len(kept) < len(era.chunks):
-            era.replace(kept)
-            # What is left of a chunk goes where the new ones are, to be merged with them: else there would be ever
+                thinned.append(SortedRun(keys, run.digests[stays], int(times.min()), int(times.max())))
+        if len(kept) < len(level.runs):
+            level.replace(kept)
+            # What is left of a run goes where the new ones are, to be merged with them: else there would be ever
             # more small ones. It dies with them, too.
-            for chunk in thinned:
-                self._add(number, chunk)
-        if not era.chunks:
-            del self._eras[number]
+            for run in thinned:
+                self._add(number, run)
+        if not level.runs:
+            del self._levels[number]
 
     # State
 
@@ -306,16 +306,16 @@ class Repeats:
         """
         encode = msgspec.msgpack.encode
         names: list[int] = []
-        for number in sorted(self._eras):
-            era = self._eras[number]
-            self._gather(era)
-            for chunk in era.chunks:
-                if chunk.name < 0:
-                    chunk.name = self._next
+        for number in sorted(self._levels):
+            level = self._levels[number]
+            self._gather(level)
+            for run in level.runs:
+                if run.name < 0:
+                    run.name = self._next
                     self._next += 1
-                    keys, said = chunk.keys.astype("<i8").tobytes(), chunk.digests.astype("<u4").tobytes()
-                    yield f"{INDEX}.{chunk.name}", encode(Piece(self._bits, number, keys, said))
-                names.append(chunk.name)
+                    keys, of_digests = run.keys.astype("<i8").tobytes(), run.digests.astype("<u4").tobytes()
+                    yield f"{INDEX}.{run.name}", encode(Piece(self._bits, number, keys, of_digests))
+                names.append(run.name)
         if names != self._written:
             pieces, unused = np.array(names, "<i8").tobytes(), np.array(self._unused, "<i8").tobytes()
             yield INDEX, encode(Index(VERSION, self._bits, self._next, pieces, unused))
@@ -326,28 +326,28 @@ class Repeats:
 
     def forget_written(self) -> None:
         """Count nothing as written: :meth:`changed` gives every piece again, for another place to keep them in."""
-        for era in self._eras.values():
-            for chunk in era.chunks:
-                chunk.name = -1
+        for level in self._levels.values():
+            for run in level.runs:
+                run.name = -1
         self._next, self._unused, self._written = 0, [], []
 
-    def _gather(self, era: Era) -> None:
-        """Make one chunk of the small ones that were never written: one piece a checkpoint, not one a batch."""
-        chunks = era.chunks
-        first, total = len(chunks), 0
-        while first and chunks[first - 1].name < 0 and total + len(chunks[first - 1]) <= sizes.MOST:
+    def _gather(self, level: Level) -> None:
+        """Make one run of the small ones that were never written: one piece a checkpoint, not one a batch."""
+        runs = level.runs
+        first, total = len(runs), 0
+        while first and runs[first - 1].name < 0 and total + len(runs[first - 1]) <= sizes.MOST:
             first -= 1
-            total += len(chunks[first])
-        if first < len(chunks) - 1:
-            era.merge_from(first)
-            self._settle(era)
+            total += len(runs[first])
+        if first < len(runs) - 1:
+            level.merge_from(first)
+            self._settle(level)
 
     def restore(self, piece: Callable[[str], bytes | None]) -> None:
         """Be as when :meth:`changed` was last called, from ``piece(name)``; without an index, as at the start.
 
         Raises StateError when a piece is lacking, or the index was written by another version.
         """
-        self._eras, self._entries, self._unused, self._written = {}, 0, [], []
+        self._levels, self._entries, self._unused, self._written = {}, 0, [], []
         # How much of what was written is dead is not known: the first pruning of much is a thorough one.
         self._entries_pruned = 0
         packed = piece(INDEX)
@@ -375,6 +375,6 @@ class Repeats:
         read = msgspec.msgpack.decode(packed, type=Piece)
         keys = np.frombuffer(read.keys, "<i8").astype(np.int64)
         times = keys & ((1 << (63 - read.bits)) - 1)
-        said = np.frombuffer(read.digests, "<u4").astype(np.uint32)
+        of_digests = np.frombuffer(read.digests, "<u4").astype(np.uint32)
         self._entries += len(keys)
-        self._place(read.bits, read.era, Chunk(keys, said, int(times.min()), int(times.max()), name))
+        self._place(read.bits, read.level, SortedRun(keys, of_digests, int(times.min()), int(times.max()), name))

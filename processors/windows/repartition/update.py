@@ -1,4 +1,4 @@
-"""What one partition hands on of groups that span partitions, and how far it is: the messages between both stages."""
+"""What one partition forwards of groups that span partitions, and how far it is: the messages between both stages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Panes(msgspec.Struct):
     """Partial aggregates of ``n`` parts of panes.
 
     Of which group (a place in ``groups``), where the pane starts, where the ``first`` window ends that the part's
-    readings count in, and what they make. What a partition says of a part replaces what it said of it before; a
+    readings count in, and what they make. A part that a partition forwards replaces what it forwarded of it before; a
     part is whole when the partition's horizon, less the grace, has passed ``first``. ``tags``: where the groups are
     devices, what each has said of its tags, [time, value] of each tag.
     """
@@ -36,8 +36,8 @@ class Panes(msgspec.Struct):
 class Kept(msgspec.Struct):
     """``n`` readings that are neither late nor repeated nor filtered, as columns.
 
-    ``numbers``: the how manieth of its partition each one is, counted since the offset ``since`` of the part. A
-    partition that is read again from its last checkpoint hands on the same readings with the same numbers.
+    ``numbers``: the number of each within its partition, counted since the offset ``since`` of the part. A
+    partition that is read again from its last checkpoint forwards the same readings with the same numbers.
     ``firsts``: where the first window ends that each one counts in; empty where all count in all their windows.
     """
 
@@ -48,13 +48,13 @@ class Kept(msgspec.Struct):
     firsts: bytes = b""
 
 
-class Part(msgspec.Struct, omit_defaults=True):
-    """A message of one source partition: what it hands on, and how far it is after that.
+class Update(msgspec.Struct, omit_defaults=True):
+    """A message of one source partition: what it forwards, and how far it is after that.
 
     ``source`` of ``sources`` partitions, read from the offset ``since`` up to ``next_offset``; ``horizon_us``: how
     far all its devices are that are not idle; ``clock_us``: its clock; ``silent``: it has nothing more for now (and
-    is not behind), and its clock has moved on with the wall clock, which it goes on to do unsaid. Both times are
-    :data:`~processors.windows.watermark.NEVER` for a partition that has never had a reading.
+    is not behind), and its clock has moved on with the wall clock, and goes on to. Both times are
+    :data:`~processors.windows.time.watermark.NEVER` for a partition that has never had a reading.
     """
 
     source: int
@@ -72,7 +72,7 @@ class Part(msgspec.Struct, omit_defaults=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Part).decode
+decode = msgspec.msgpack.Decoder(Update).decode
 
 
 def times_of(packed: bytes) -> Int64s:
@@ -86,7 +86,7 @@ def packed_times(column: Int64s) -> bytes:
 
 
 def kept_of(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None) -> Kept:
-    """Readings to be handed on, with these columns; their numbers are in the batch."""
+    """Readings to be forwarded, with these columns; their numbers are in the batch."""
     numbers = np.array(batch.column(NUMBER), np.int64)
     kept = Kept(batch.devices, packed_times(batch.ts_us), columns, packed_times(numbers))
     if firsts is not None:
@@ -95,7 +95,7 @@ def kept_of(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None) 
 
 
 def batch_of(kept: Kept, key: str) -> Batch:
-    """Readings that were handed on; the device is a column, too, called ``key``, and so are the ``firsts``."""
+    """Readings that were forwarded; the device is a column, too, called ``key``, and so are the ``firsts``."""
     columns = {**kept.columns, key: kept.devices}
     if kept.firsts:
         columns[FIRST] = times_of(kept.firsts).tolist()

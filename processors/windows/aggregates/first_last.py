@@ -11,23 +11,23 @@ import numpy as np
 
 from headrace.batch import Int64s
 from headrace.pipeline.model import Aggregate
-from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import (
+from processors.windows.aggregates.family import (
     NEVER_SINCE,
     NEVER_YET,
     Array,
     Family,
-    Part,
+    PartialColumn,
     Partials,
     Readings,
     Segments,
     listed,
-    value_part,
+    value_column,
 )
+from processors.windows.aggregates.measure import Measure
 from processors.windows.column import Bools
 
 
-class Edges(Family):
+class FirstLast(Family):
     """``first`` and ``first_ts``, ``last`` and ``last_ts`` (µs), each pair only if it is asked for."""
 
     gives = ("first", "last")
@@ -42,8 +42,8 @@ class Edges(Family):
         ):
             if part in measure.aggregates:
                 name, times = self.name(part), self.name(f"{part}_ts")
-                self.parts[name] = value_part(measure)
-                self.parts[times] = Part(np.int64, never)
+                self.parts[name] = value_column(measure)
+                self.parts[times] = PartialColumn(np.int64, never)
                 self.edges.append((name, times, ufunc, nearer))
 
     def fold(self, partials: Partials, readings: Readings, values: Array) -> None:

@@ -1,4 +1,4 @@
-"""Windows that speak: for the last time when they close, or provisionally before."""
+"""Results that windows emit: the final one when they close, provisional ones before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrace.batch import Int64s
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Emitted:
     """``n`` windows: the slot of each one's group, its bounds, its aggregates by result column."""
 
     slots: Int64s
@@ -23,20 +23,20 @@ class Spoken:
     def __len__(self) -> int:
         return len(self.slots)
 
-    def take(self, places: Int64s) -> Spoken:
+    def take(self, places: Int64s) -> Emitted:
         """The windows at these places, in this order."""
         chosen = places.tolist()
         results = {name: [values[place] for place in chosen] for name, values in self.results.items()}
-        return Spoken(self.slots[places], self.starts_us[places], self.ends_us[places], results)
+        return Emitted(self.slots[places], self.starts_us[places], self.ends_us[places], results)
 
     @classmethod
-    def none(cls) -> Spoken:
+    def none(cls) -> Emitted:
         """No window."""
         nothing = np.empty(0, np.int64)
         return cls(nothing, nothing, nothing, {})
 
     @classmethod
-    def joined(cls, parts: Sequence[Spoken]) -> Spoken:
+    def joined(cls, parts: Sequence[Emitted]) -> Emitted:
         """The windows of several, one after the other."""
         parts = [part for part in parts if len(part)]
         if len(parts) <= 1:

@@ -15,17 +15,17 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates, Partials
-from processors.windows.alignment import Alignment
 from processors.windows.column import Bools, Column, with_room
-from processors.windows.passed import Passed
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.kinds.alignment import Alignment
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.time_windows import TimeWindows
 from processors.windows.spec import WindowSpec
-from processors.windows.spoken import Spoken
-from processors.windows.time_windows import TimeWindows
-from processors.windows.waiting import Readings
-from processors.windows.watermark import NEVER
+from processors.windows.time.closed_up_to import ClosedUpTo
+from processors.windows.time.watermark import NEVER
 
 
-class PaneParts(TimeWindows):
+class SplitPanes(TimeWindows):
     """Tumbling or hopping windows over the parts of panes; ``first`` is where the first window of a part ends."""
 
     def __init__(self, alignment: Alignment, aggregates: Aggregates, *, unit: int) -> None:
@@ -143,85 +143,85 @@ class PaneParts(TimeWindows):
 
 
 Handed = tuple[Int64s, Int64s, Int64s, Partials]
-"""Parts to be handed on: of which groups (slots) and panes, their firsts, what they hold."""
+"""Parts to be forwarded: of which groups (slots) and panes, their firsts, what they hold."""
 
 
-class PartsToHandOn(PaneParts):
-    """The open parts of one partition. They do not speak but are handed on: when they are whole, or before."""
+class LocalPanes(SplitPanes):
+    """The open parts of one partition. They are not emitted but forwarded: when they are whole, or before."""
 
     def __init__(self, spec: WindowSpec) -> None:
         alignment = spec.alignment
         assert alignment is not None  # noqa: S101 - only made of windows along event time
         super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
-        self.handed: list[Handed] = []
+        self.forwarded: list[Handed] = []
         self.early = False
-        """Whether what is not whole is to be handed on, too: for windows that speak provisionally, or in silence."""
-        self._unsaid = np.empty(0, np.bool_)
-        """By row, whether it has changed since it was handed on."""
+        """Whether what is not whole is to be forwarded, too: for provisional results, or in silence."""
+        self._unsent = np.empty(0, np.bool_)
+        """By row, whether it has changed since it was forwarded."""
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
-        """Nothing: what a reading counts in is said when it is folded."""
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
+        """Nothing: what a reading counts in is decided when it is folded."""
 
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - all groups move alike here
+    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - all groups move alike here
         """Hand on the parts that are whole, and let go of them. Gives the groups that these were of."""
-        assert passed.common_us is not None  # noqa: S101 - groups of several devices
+        assert closed_up_to.common_us is not None  # noqa: S101 - groups of several devices
         if self.changed:
-            self._unsaid = with_room(self._unsaid, len(self.rows.live), fill=False)
+            self._unsent = with_room(self._unsent, len(self.rows.live), fill=False)
             for rows in self.changed:
-                self._unsaid[rows] = True
+                self._unsent[rows] = True
             self.changed.clear()
-        groups = self.overdue(passed.common_us)
+        groups = self.overdue(closed_up_to.common_us)
         if len(groups):
             rows, places = self._rows_of(groups)
-            self._hand_on(rows[self.first[rows] <= passed.common_us])
-            self.drop(groups, rows, np.full(len(places), passed.common_us, np.int64))
+            self._forward(rows[self.first[rows] <= closed_up_to.common_us])
+            self.drop(groups, rows, np.full(len(places), closed_up_to.common_us, np.int64))
         if self.early:
             self.early = False
-            self._hand_on(np.flatnonzero(self._unsaid))
-        return Spoken(groups, groups, groups, {}) if len(groups) else Spoken.none()
+            self._forward(np.flatnonzero(self._unsent))
+        return Emitted(groups, groups, groups, {}) if len(groups) else Emitted.none()
 
-    def _hand_on(self, rows: Int64s) -> None:
+    def _forward(self, rows: Int64s) -> None:
         """Hand on those of these rows that have not been as they are."""
-        rows = rows[self._unsaid[rows]]
+        rows = rows[self._unsent[rows]]
         if len(rows):
             partials = self.rows.aggregates.take(self.rows.partials, rows)
-            self.handed.append((self.rows.slot[rows], self.rows.pane[rows], self.first[rows], partials))
-            self._unsaid[rows] = False
+            self.forwarded.append((self.rows.slot[rows], self.rows.pane[rows], self.first[rows], partials))
+            self._unsent[rows] = False
 
     def _over(self, rows: Int64s, upto: Int64s) -> Bools:
         over: Bools = self.first[rows] <= upto
         return over
 
     def forget_changes(self) -> None:
-        """Nothing: what has changed is still to be handed on."""
+        """Nothing: what has changed is still to be forwarded."""
 
 
-class MergedParts(PaneParts):
-    """The parts that the partitions have handed on; each slot is one partition's part of a group."""
+class MergedPanes(SplitPanes):
+    """The parts that the partitions have forwarded; each slot is one partition's part of a group."""
 
     def __init__(self, spec: WindowSpec) -> None:
         alignment = spec.alignment
         assert alignment is not None  # noqa: S101 - only made of windows along event time
         super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
-        self.handed_us: Int64s = np.empty(0, np.int64)
-        """For each slot how far its partition is: what it hands on of parts up to there it has handed on before."""
+        self.forwarded_us: Int64s = np.empty(0, np.int64)
+        """For each slot how far its partition is: what it forwards of parts up to there it has forwarded before."""
         self._kept: set[int] = set()
-        """Rows whose windows have closed before their partition had handed on all of them: they may come again."""
+        """Rows whose windows have closed before their partition had forwarded all of them: they may come again."""
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
         super().add_groups(groups)
-        self.handed_us = with_room(self.handed_us, groups, NEVER)
+        self.forwarded_us = with_room(self.forwarded_us, groups, NEVER)
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Know how far these groups are before parts of theirs are taken."""
-        self.closed[groups] = np.maximum(self.closed[groups], passed.of(groups))
+        self.closed[groups] = np.maximum(self.closed[groups], closed_up_to.of(groups))
 
     def put(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials) -> tuple[int, int, int]:
         """Take n parts (each once), in the place of what their partition said of them before.
 
         The readings that are new; those that are new and too late for all of their windows; and those that have
-        been handed on before. A part only grows while it is not whole, so one that holds no more is the same again.
+        been forwarded before. A part only grows while it is not whole, so one that holds no more is the same again.
         """
         counted = partials["count"]
         rows = self.find(slots, panes, firsts)
@@ -230,7 +230,7 @@ class MergedParts(PaneParts):
         before[known] = self.rows.partials["count"][rows[known]]
         over = self.alignment.last_end(panes) <= self.closed[slots]
         # What is over, whole, and not there has been there.
-        fresh = (counted > before) & ~((rows < 0) & over & (firsts <= self.handed_us[slots]))
+        fresh = (counted > before) & ~((rows < 0) & over & (firsts <= self.forwarded_us[slots]))
         again = int(counted[~fresh].sum() + before[fresh].sum())
         more = (counted - before)[fresh]
         if not fresh.any():
@@ -245,13 +245,13 @@ class MergedParts(PaneParts):
         self.changed.append(rows[~over])
         return int(more[~over].sum()), int(more[over].sum()), again
 
-    def hear(self, slots: Int64s, passed_us: int) -> Int64s:
-        """Know that a partition, whose parts these slots are, has passed this; the slots that this changes."""
-        self.handed_us[slots] = np.maximum(self.handed_us[slots], passed_us)
+    def note_progress(self, slots: Int64s, closed_us: int) -> Int64s:
+        """Know that a partition, whose parts these slots are, is closed up to this; the slots that this changes."""
+        self.forwarded_us[slots] = np.maximum(self.forwarded_us[slots], closed_us)
         if not self._kept:
             return slots[:0]
         kept = np.array(sorted(self._kept), np.int64)
-        done = kept[self.first[kept] <= self.handed_us[self.rows.slot[kept]]]
+        done = kept[self.first[kept] <= self.forwarded_us[self.rows.slot[kept]]]
         self._kept.difference_update(done.tolist())
         changed = np.unique(self.rows.slot[done])
         self._forget(done)
@@ -259,7 +259,7 @@ class MergedParts(PaneParts):
 
     def _over(self, rows: Int64s, upto: Int64s) -> Bools:
         over = super()._over(rows, upto)
-        early = over & (self.first[rows] > self.handed_us[self.rows.slot[rows]])
+        early = over & (self.first[rows] > self.forwarded_us[self.rows.slot[rows]])
         if early.any():
             self._kept.update(rows[early].tolist())
             over &= ~early

@@ -72,7 +72,7 @@ class Readings:
         return cls(slots, devices, ts_us, columns)
 
 
-class Waiting:
+class ReorderBuffer:
     """The readings of one stream over one partition whose place in the order is not sure yet.
 
     Readings are released sorted by group and time; with ``ties`` those of equal times at once, of the device
@@ -90,8 +90,8 @@ class Waiting:
         """Hold further readings."""
         self._held = readings if self._held is None else Readings.joined([self._held, readings])
 
-    def release(self, passed_us: Int64s, names: Sequence[str]) -> Readings | None:
-        """The readings whose place is sure, given for each group the time that it has passed.
+    def release(self, closed_us: Int64s, names: Sequence[str]) -> Readings | None:
+        """The readings whose place is sure, given for each group the time up to which it is closed.
 
         No reading before that time comes any more; one of exactly that time may.
         ``names``: of the devices.
@@ -99,8 +99,8 @@ class Waiting:
         held = self._held
         if held is None:
             return None
-        passed = passed_us[held.slots]
-        ready = held.ts_us < passed if self._ties else held.ts_us <= passed
+        closed = closed_us[held.slots]
+        ready = held.ts_us < closed if self._ties else held.ts_us <= closed
         if not ready.any():
             return None
         left = np.flatnonzero(~ready)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.parts import Part
-from processors.windows.watermark import NEVER, Clocks
+from processors.windows.repartition.update import Update
+from processors.windows.time.watermark import NEVER, Clocks
 
 AnyUnread = Callable[[int, int], bool]
 """Whether a source partition has messages from an offset on."""
 
 
 @dataclass
-class Heard:
-    """What a source partition has said of itself."""
+class SourceProgress:
+    """How far a source partition is, by its own report."""
 
     since: int
     next_offset: int
@@ -32,49 +32,51 @@ ASK_EVERY_US = 50_000
 
 @dataclass
 class SourceClocks(Clocks):
-    """The common horizon: that of the slowest source partition. The readings that they hand on move nothing.
+    """The common horizon: that of the slowest source partition. The readings that they forward move nothing.
 
     A partition that has fallen silent holds the others up no longer than a silent device does: ``idle`` behind the
-    furthest clock of all. The clock of a silent one goes on with the wall clock. It said so once, and whoever reads
+    furthest clock of all. The clock of a silent one goes on with the wall clock. It reported so once, and whoever reads
     it may have died since, while it is written to; so before it is left behind, ``any_unread`` is asked.
     """
 
     sources: int = 0
-    said: dict[int, Heard] = field(default_factory=dict)
+    progress: dict[int, SourceProgress] = field(default_factory=dict)
     any_unread: AnyUnread | None = None
     _asked_us: int = NEVER
     _asked: dict[tuple[int, int], bool] = field(default_factory=dict)
     """The wall time at which that was last asked, and what the answers were."""
 
-    def hear(self, part: Part, now_us: int) -> None:
+    def update(self, part: Update, now_us: int) -> None:
         """Take what a source partition says of how far it is."""
         self.sources = max(self.sources, part.sources)
         self.arrived_us = max(self.arrived_us, now_us)
-        known, horizon_us = self.said.get(part.source), part.horizon_us
+        known, horizon_us = self.progress.get(part.source), part.horizon_us
         if known is not None and known.since == part.since:
             if part.next_offset < known.next_offset:
-                return  # it is read again from its last checkpoint, and has handed all of this on before
+                return  # it is read again from its last checkpoint, and has forwarded all of this before
             horizon_us = max(horizon_us, known.horizon_us)
-        self.said[part.source] = Heard(part.since, part.next_offset, horizon_us, part.clock_us, part.silent)
+        self.progress[part.source] = SourceProgress(
+            part.since, part.next_offset, horizon_us, part.clock_us, part.silent
+        )
         self._find(now_us)
 
     def _find(self, now_us: int) -> None:
         """Know how far all are."""
-        self.clock_us = max([self.clock_us, *(heard.clock_us for heard in self.said.values())])
-        if self.clock_us == NEVER or len(self.said) < self.sources:
+        self.clock_us = max([self.clock_us, *(one.clock_us for one in self.progress.values())])
+        if self.clock_us == NEVER or len(self.progress) < self.sources:
             return
         least = self._least()
         if least <= self.slowest_us:
             return
-        left_behind = [source for source, heard in self.said.items() if heard.silent and heard.horizon_us < least]
+        left_behind = [source for source, one in self.progress.items() if one.silent and one.horizon_us < least]
         self.slowest_us = max(self.slowest_us, self._least(leave_behind=self._ask(left_behind, now_us)))
 
     def _least(self, *, leave_behind: bool = True) -> int:
         """How far the slowest source is, of those that are not left behind because they are silent."""
         horizons = [
-            max(heard.horizon_us, self.silent_us) if leave_behind and heard.silent else heard.horizon_us
-            for heard in self.said.values()
-            if not (leave_behind and heard.silent and heard.clock_us == NEVER)
+            max(one.horizon_us, self.silent_us) if leave_behind and one.silent else one.horizon_us
+            for one in self.progress.values()
+            if not (leave_behind and one.silent and one.clock_us == NEVER)
         ]
         return min(horizons, default=NEVER)
 
@@ -88,17 +90,17 @@ class SourceClocks(Clocks):
             self._asked_us = now_us
             self._asked.clear()
         for source in sources:
-            heard = self.said[source]
-            if (source, heard.next_offset) not in self._asked:
-                self._asked[source, heard.next_offset] = self.any_unread(source, heard.next_offset)
-            heard.silent = not self._asked[source, heard.next_offset]
+            one = self.progress[source]
+            if (source, one.next_offset) not in self._asked:
+                self._asked[source, one.next_offset] = self.any_unread(source, one.next_offset)
+            one.silent = not self._asked[source, one.next_offset]
         return True
 
     def all_silent(self, now_us: int) -> bool:
         """Whether no source has anything more for now."""
-        if len(self.said) < self.sources or not all(heard.silent for heard in self.said.values()):
+        if len(self.progress) < self.sources or not all(one.silent for one in self.progress.values()):
             return False
-        return self._ask(list(self.said), now_us) and all(heard.silent for heard in self.said.values())
+        return self._ask(list(self.progress), now_us) and all(one.silent for one in self.progress.values())
 
     @property
     def common_us(self) -> int:
@@ -120,14 +122,14 @@ class SourceClocks(Clocks):
         """Let the clocks of those that are silent move on; whether they did."""
         if self.arrived_us == NEVER or now_us <= self.arrived_us:
             return False
-        for heard in self.said.values():
-            if heard.silent and heard.clock_us != NEVER:
-                heard.clock_us += now_us - self.arrived_us
+        for one in self.progress.values():
+            if one.silent and one.clock_us != NEVER:
+                one.clock_us += now_us - self.arrived_us
         self.arrived_us = now_us
         return True
 
     def tick(self, now_us: int) -> bool:
-        """Nothing is handed on, and nobody is behind with that: time goes on for those that are silent."""
+        """Nothing is forwarded, and nobody is behind with that: time goes on for those that are silent."""
         moved = self.wait(now_us)
         if moved:
             self._find(now_us)

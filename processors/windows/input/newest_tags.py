@@ -1,4 +1,4 @@
-"""What devices say of their tags where their readings may be in several partitions: the newest by event time counts."""
+"""The tags of devices where their readings may be in several partitions: the newest by event time counts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Batch, Int64s
-from processors.windows.groups import Devices
-from processors.windows.watermark import NEVER
+from processors.windows.input.groups import Devices
+from processors.windows.time.watermark import NEVER
 
 
 class NewestTags(Devices):
-    """Devices, and of each tag what the newest reading said that said anything: whichever came first, or from where."""
+    """Devices, and of each tag what the newest reading sent that sent any: whichever came first, or from where."""
 
     def add(self, name: str, tags: tuple[Any, ...]) -> int:
         """A slot for a device that was never seen before."""
@@ -20,7 +20,7 @@ class NewestTags(Devices):
         return super().add(name, tags)
 
     def note_tags(self, batch: Batch, slots: Int64s) -> None:
-        """Keep what the readings say, where it is newer than what is known."""
+        """Keep what the readings send, where it is newer than what is known."""
         if not self.remembered:
             return
         order = np.lexsort((batch.ts_us, slots))
@@ -37,24 +37,24 @@ class NewestTags(Devices):
                     if tag not in carried:
                         carried[tag] = _carried(batch, tag, slots, order)
                     time_us, value = carried[tag].get(slot, (NEVER, None))
-                self._hear(slot, nth, time_us, value)
+                self._note(slot, nth, time_us, value)
 
-    def said(self, slot: int) -> list[list[Any]]:
-        """What a device said of each tag, with the time of that."""
+    def sent(self, slot: int) -> list[list[Any]]:
+        """What a device sent of each tag, with its time."""
         return [list(one) for one in zip(self.tag_times[slot], self.tags[slot], strict=True)]
 
-    def hear(self, name: str, said: list[list[Any]]) -> int:
-        """Take what another partition has :attr:`said` of a device; the device's slot."""
+    def merge(self, name: str, sent: list[list[Any]]) -> int:
+        """Take what another partition has :meth:`sent` of a device; the device's slot."""
         slot = self.slots.get(name)
         if slot is None:
             slot = self.add(name, (None,) * len(self.remembered))
-        for nth, (time_us, value) in enumerate(said):
-            self._hear(slot, nth, time_us, value)
+        for nth, (time_us, value) in enumerate(sent):
+            self._note(slot, nth, time_us, value)
         return slot
 
-    def _hear(self, slot: int, nth: int, time_us: int, value: Any) -> None:
+    def _note(self, slot: int, nth: int, time_us: int, value: Any) -> None:
         known_us, known = self.tag_times[slot][nth], self.tags[slot][nth]
-        # Of two things said at one time one must be chosen whichever comes first.
+        # Of two values sent at one time one must be chosen whichever comes first.
         if value is None or time_us < known_us or (time_us == known_us and str(value) <= str(known)):
             return
         self.tag_times[slot][nth] = time_us

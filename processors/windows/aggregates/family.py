@@ -32,7 +32,7 @@ NEVER_SINCE = int(np.iinfo(np.int64).min)
 
 
 @dataclass(frozen=True)
-class Part:
+class PartialColumn:
     """A column's numpy type, and its value before the first reading; if ``width`` is above 0, so many a row."""
 
     dtype: Any
@@ -57,9 +57,9 @@ class Part:
         return np.frombuffer(packed, np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
 
 
-def value_part(measure: Measure) -> Part:
+def value_column(measure: Measure) -> PartialColumn:
     """A column that keeps one of the field's own values."""
-    return Part(measure.dtype, "" if measure.dtype is object else 0)
+    return PartialColumn(measure.dtype, "" if measure.dtype is object else 0)
 
 
 class Readings:
@@ -138,7 +138,7 @@ class Family(ABC):
     """
 
     gives: ClassVar[tuple[Aggregate, ...]]
-    parts: dict[str, Part]
+    parts: dict[str, PartialColumn]
 
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
@@ -193,7 +193,7 @@ class Cells(Family, Generic[_Cell]):
     def __init__(self, measure: Measure) -> None:
         super().__init__(measure)
         self.column = self.name(self.part)
-        self.parts[self.column] = Part(object, None)
+        self.parts[self.column] = PartialColumn(object, None)
 
     @abstractmethod
     def fresh(self) -> _Cell:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Float64s, Int64s
-from processors.windows.aggregates.parts import listed
+from processors.windows.aggregates.family import listed
 from processors.windows.column import Array, Bools
 
 _HALF = 32

@@ -9,12 +9,12 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
-from processors.windows.alignment import Fixed
 from processors.windows.column import heads_of, with_room
-from processors.windows.pane_windows import PaneWindows
-from processors.windows.passed import Passed
-from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.kinds.alignment import Fixed
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.pane_windows import PaneWindows
+from processors.windows.time.closed_up_to import ClosedUpTo
 
 
 class CountWindows(PaneWindows):
@@ -37,10 +37,10 @@ class CountWindows(PaneWindows):
         super().add_groups(groups)
         self._counted = with_room(self._counted, groups, 0)
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Nothing: windows follow the readings alone."""
 
-    def take(self, readings: Readings) -> tuple[Spoken, int]:
+    def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings in their order; the windows that they fill."""
         slots = readings.slots
         heads = heads_of(slots)
@@ -53,18 +53,18 @@ class CountWindows(PaneWindows):
         self._counted[groups] = ordinals[last] + 1
         touched = np.unique(touched)
         due = self.due(touched, self._counted[touched])
-        return (self.close(due, self._counted[due]) if len(due) else Spoken.none()), 0
+        return (self.close(due, self._counted[due]) if len(due) else Emitted.none()), 0
 
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - as the other kinds
+    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - as the other kinds
         """The windows of groups that have fallen silent, as far as they are filled."""
-        counted = self._counted[: len(passed.seen_us)]
-        silent = np.flatnonzero((counted > 0) & (passed.seen_us < passed.silent_us))
+        counted = self._counted[: len(closed_up_to.seen_us)]
+        silent = np.flatnonzero((counted > 0) & (closed_up_to.seen_us < closed_up_to.silent_us))
         if not len(silent):
-            return Spoken.none()
-        spoken = self.close_all(silent)
-        # The next reading begins anew.
+            return Emitted.none()
+        emitted = self.close_all(silent)
+        # The next reading begins a new one.
         self._counted[silent], self.closed[silent] = 0, self._before_all
-        return spoken
+        return emitted
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """The open windows of the groups from ``first`` up to ``last``, for MessagePack."""

@@ -1,11 +1,11 @@
 """The first stage of groups that span partitions: one partition's readings, judged, and folded as far as they can be.
 
-Nothing speaks here. Where readings may be folded in any order (tumbling, hopping), panes are handed on as partial
+Nothing is emitted here. Where readings may be folded in any order (tumbling, hopping), panes are forwarded as partial
 aggregates when their first window has closed here, and what comes for their other windows after that apart from it;
-where order matters, or a reading and its repeat may be in two partitions, the readings themselves are handed on.
+where order matters, or a reading and its repeat may be in two partitions, the readings themselves are forwarded.
 
 All of it follows from the readings of the partition alone: the wall clock plays no part, as the second stage closes
-what has fallen silent. So a partition that is read again since its last checkpoint hands on the same again.
+what has fallen silent. So a partition that is read again since its last checkpoint forwards the same again.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from processors.windows.aggregates import Partials
-from processors.windows.groups import EachDevice, group_name
-from processors.windows.newest_tags import NewestTags
-from processors.windows.pane_parts import PartsToHandOn
-from processors.windows.parts import NUMBER, Kept, Panes, Part, kept_of, packed_times
+from processors.windows.input.groups import EachDevice, group_name
+from processors.windows.input.newest_tags import NewestTags
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.operator import Collected, Judged, Outcome, WindowOperator
+from processors.windows.repartition.pane_parts import LocalPanes
+from processors.windows.repartition.update import NUMBER, Kept, Panes, Update, kept_of, packed_times
 from processors.windows.spec import WindowSpec
-from processors.windows.waiting import Readings
-from processors.windows.watermark import NEVER
-from processors.windows.windowed import Judged, Outcome, Said, Windowed
+from processors.windows.time.watermark import NEVER
 
 Handed = TypeVar("Handed", Panes, Kept)
 
@@ -48,37 +48,37 @@ class Source:
     next_offset: int
 
 
-class Local(Windowed):
+class Local(WindowOperator):
     """One partition's part of a stream's groups."""
 
     def __init__(self, spec: WindowSpec) -> None:
         super().__init__(spec)
         self.role = "local"
-        self.waiting = None
+        self.reorder = None
         self._silence_ends = False  # the second stage knows when all of a group is silent
-        self._panes = None if spec.hands_on_readings else PartsToHandOn(spec)
+        self._panes = None if spec.forwards_readings else LocalPanes(spec)
         if self._panes is not None:
             self.engine = self._panes
         if spec.by is None:
             self.devices = NewestTags(spec.tags)
             self.groups = EachDevice(spec.key)
         self._kept: list[tuple[Batch, Int64s, Int64s | None]] = []
-        """Readings to be handed on, the slots of their groups, and where the first windows end that they count in."""
+        """Readings to be forwarded, the slots of their groups, and where the first windows end that they count in."""
         self._made_by = spec.digest
         self.since = -1
         """The offset that the first message had of which this knows."""
 
-    def _add(self, batch: Batch, now_us: int, said: Said) -> None:
+    def _add(self, batch: Batch, now_us: int, collected: Collected) -> None:
         if self._panes is None:
             read = self.counts["read"]
             batch.put(NUMBER, list(range(read, read + len(batch))))
-        super()._add(batch, now_us, said)
+        super()._add(batch, now_us, collected)
 
-    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:  # noqa: ARG002 - as Windowed
+    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:  # noqa: ARG002 - as WindowOperator
         """Nowhere: parts of panes tell the readings apart that came before a window closed from those after."""
         return 0
 
-    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:  # noqa: ARG002 - as Windowed
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, collected: Collected) -> None:  # noqa: ARG002 - as WindowOperator
         places = np.flatnonzero(judged.keep)
         if not len(places):
             return
@@ -106,41 +106,41 @@ class Local(Windowed):
         assert self.alignment is not None  # noqa: S101 - only windows along event time overlap
         return self.alignment.first_end(self.alignment.panes(ts_us), before_us - self.spec.grace_us)
 
-    def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as Windowed
+    def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as WindowOperator
         """The partition is silent: it holds nobody up for long from now on, so it keeps nothing back either."""
         if self._panes is not None:
             self._panes.early = True
-            super()._advance(np.empty(0, np.int64), Said())
+            super()._advance(np.empty(0, np.int64), Collected())
         return Outcome()
 
-    def _advance(self, groups: Int64s, said: Said) -> None:
+    def _advance(self, groups: Int64s, collected: Collected) -> None:
         if self._panes is not None:
-            super()._advance(groups, said)
-            said.spoken.clear()
+            super()._advance(groups, collected)
+            collected.emitted.clear()
 
-    def _outcome(self, said: Said, now_us: int) -> Outcome:
+    def _outcome(self, collected: Collected, now_us: int) -> Outcome:
         emit_us = self.spec.emit_us
-        if self._panes is not None and emit_us is not None and now_us - self._said_us >= emit_us:
-            self._said_us, self._panes.early = now_us, True
-            super()._advance(np.empty(0, np.int64), said)
-        return Outcome(None, said.late)
+        if self._panes is not None and emit_us is not None and now_us - self._emitted_us >= emit_us:
+            self._emitted_us, self._panes.early = now_us, True
+            super()._advance(np.empty(0, np.int64), collected)
+        return Outcome(None, collected.late)
 
-    def handed_on(self, targets: int, most: int = PART_BYTES) -> Iterator[tuple[int, Panes | Kept]]:
-        """What there is to be handed on since the last call, with the partition that its groups come together in.
+    def forwarded(self, targets: int, most: int = PART_BYTES) -> Iterator[tuple[int, Panes | Kept]]:
+        """What there is to be forwarded since the last call, with the partition that its groups come together in.
 
         Each is of ``most`` bytes at the most, but for a single pane or reading that has more.
         """
         assert self.groups is not None  # noqa: S101 - there are groups in both stages
         if self._panes is not None:
-            for slots, panes, firsts, partials in self._panes.handed:
+            for slots, panes, firsts, partials in self._panes.forwarded:
                 of = self._targets(slots, targets)
                 for target in np.unique(of).tolist():
                     mine = np.flatnonzero(of == target)
                     packed = partial(self._packed, slots, panes, firsts, partials)
                     yield from ((target, what) for what in _pieces(mine, packed, most))
-            self._panes.handed.clear()
+            self._panes.forwarded.clear()
         for batch, groups, in_time in self._kept:
-            columns = {name: batch.column(name) for name in (*self.spec.handed_on, *self.groups.by)}
+            columns = {name: batch.column(name) for name in (*self.spec.forwarded, *self.groups.by)}
             columns.pop(self.spec.key, None)
             of = self._targets(groups, targets)
             for target in np.unique(of).tolist():
@@ -155,7 +155,7 @@ class Local(Windowed):
         return np.array([target_of(values[slot], targets) for slot in each.tolist()], np.int64)[of]
 
     def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
-        assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by handed_on() alone
+        assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by forwarded() alone
         different, group = np.unique(slots[part], return_inverse=True)
         aggregates, devices = self._panes.rows.aggregates, self.devices
         return Panes(
@@ -164,11 +164,11 @@ class Local(Windowed):
             pane=packed_times(panes[part]),
             first=packed_times(firsts[part]),
             partials=aggregates.packed(aggregates.take(partials, part)),
-            tags=[devices.said(slot) for slot in different.tolist()] if isinstance(devices, NewestTags) else [],
+            tags=[devices.sent(slot) for slot in different.tolist()] if isinstance(devices, NewestTags) else [],
         )
 
-    def part(self, source: Source, silent_since_us: int | None = None) -> Part:
-        """How far this partition is, as a message that hands nothing on yet.
+    def part(self, source: Source, silent_since_us: int | None = None) -> Update:
+        """How far this partition is, as a message that forwards nothing yet.
 
         ``silent_since_us``: the wall time at which it is silent, if it is: its clock has moved on with that.
         """
@@ -176,7 +176,7 @@ class Local(Windowed):
         clock_us, silent = clocks.clock_us, silent_since_us is not None
         if silent_since_us is not None and clock_us != NEVER:
             clock_us += max(0, silent_since_us - clocks.arrived_us)
-        return Part(
+        return Update(
             source.partition,
             source.partitions,
             self.since,

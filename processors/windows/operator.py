@@ -1,4 +1,4 @@
-"""A stream's windows over one partition: readings in, results, late readings and counts out."""
+"""The window operator: a stream's windows over one partition. Readings in, results, late readings and counts out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from headrace.pipeline.model import Count, Event, State
 from processors.windows.column import Bools, with_room
-from processors.windows.digest import digests
-from processors.windows.engine import engine_of
-from processors.windows.groups import Devices, Groups, different, group_name
-from processors.windows.late import LateReadings, Reason, late_readings
-from processors.windows.passed import Passed
-from processors.windows.repeats import CORRECTED, REPEATED, Repeats
+from processors.windows.input.deduplication import CORRECTED, REPEATED, Deduplication
+from processors.windows.input.digest import digests
+from processors.windows.input.groups import Devices, Groups, different, group_name
+from processors.windows.input.late import LateReadings, Reason, late_readings
+from processors.windows.input.reorder_buffer import Readings, ReorderBuffer
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.engine import engine_of
 from processors.windows.spec import WindowSpec, until_us
-from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings, Waiting
-from processors.windows.watermark import NEVER, Clocks, before_each, late, running_max_before
+from processors.windows.time.closed_up_to import ClosedUpTo
+from processors.windows.time.watermark import NEVER, Clocks, before_each, late, running_max_before
 
 COUNTS = ("read", "windowed", "late", "filtered", "repeated", "corrected", "outside", "closed", "in_closed")
 
@@ -29,7 +29,7 @@ COUNTS = ("read", "windowed", "late", "filtered", "repeated", "corrected", "outs
 class Outcome:
     """What a batch or a tick brings.
 
-    ``results``: the windows that speak (ts = start; columns end, aggregates, tags or ``by``, revision, final),
+    ``results``: what windows emit (ts = start; columns end, aggregates, tags or ``by``, revision, final),
     or None. ``late``: the readings that came too late for a window or correct one, where the stream asks for
     them.
     """
@@ -49,14 +49,14 @@ class Judged:
 
 
 @dataclass
-class Said:
+class Collected:
     """What has been brought so far."""
 
-    spoken: list[Spoken] = field(default_factory=list)
+    emitted: list[Emitted] = field(default_factory=list)
     late: list[LateReadings] = field(default_factory=list)
 
 
-class Windowed:
+class WindowOperator:
     """The windows of one stream over one partition."""
 
     def __init__(self, spec: WindowSpec) -> None:
@@ -69,16 +69,16 @@ class Windowed:
         self.groups = None if spec.by is None else Groups(spec.by, spec.key)
         self.clocks = Clocks(spec.follows, spec.idle_us)
         self.engine = engine_of(spec)
-        self.waiting = Waiting(ties=spec.ties) if spec.ordered else None
-        self.repeats = Repeats() if spec.drop_repeats else None
+        self.reorder = ReorderBuffer(ties=spec.ties) if spec.ordered else None
+        self.deduplication = Deduplication() if spec.drop_repeats else None
         self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
         self._silence_ends = isinstance(spec.window, State | Event | Count)
         self._seen: Int64s = np.empty(0, np.int64)
         self.touched: list[Int64s] = []
         """The groups whose windows have changed since the state was last written, and the devices that moved."""
         self.moved: list[Int64s] = []
-        self._said_us = NEVER
-        """The wall time at which windows last spoke provisionally."""
+        self._emitted_us = NEVER
+        """The wall time of the last provisional results."""
 
     # ---- readings and time come
 
@@ -86,25 +86,25 @@ class Windowed:
         """Take the readings of a batch that arrived at ``now_us``, in their order; what that brings."""
         if not len(batch):
             return Outcome()
-        said = Said()
-        self._add(batch, now_us, said)
-        return self._outcome(said, now_us)
+        collected = Collected()
+        self._add(batch, now_us, collected)
+        return self._outcome(collected, now_us)
 
-    def _add(self, batch: Batch, now_us: int, said: Said) -> None:
+    def _add(self, batch: Batch, now_us: int, collected: Collected) -> None:
         self.counts["read"] += len(batch)
         self.spec.compute(batch)
         rest: Batch | None = batch
         while rest is not None:
-            rest = self._take(rest, now_us, said)
+            rest = self._take(rest, now_us, collected)
 
     def tick(self, now_us: int) -> Outcome:
         """The partition is silent (not behind) at ``now_us``: its clock moves on with the wall clock."""
-        said = Said()
+        collected = Collected()
         if self.clocks.tick(now_us):
-            self._advance(np.empty(0, np.int64), said)
-        return self._outcome(said, now_us)
+            self._advance(np.empty(0, np.int64), collected)
+        return self._outcome(collected, now_us)
 
-    def _take(self, batch: Batch, now_us: int, said: Said) -> Batch | None:
+    def _take(self, batch: Batch, now_us: int, collected: Collected) -> Batch | None:
         """Take the batch, or its beginning; the rest of it."""
         spec, clocks = self.spec, self.clocks
         devices = self.devices.slots_of(batch)
@@ -128,7 +128,7 @@ class Windowed:
         groups = different(slots)
         self.begin(groups)
         if spec.late != "drop":
-            self._note_late(batch, slots, judged, said)
+            self._note_late(batch, slots, judged, collected)
         clocks.move(devices, batch.ts_us, now_us)
         if self.groups is None:
             self.moved.append(groups)
@@ -136,12 +136,12 @@ class Windowed:
             self.moved.append(different(devices))
             if self._silence_ends:
                 self._note_seen(slots, batch.ts_us)
-        self._keep(batch, slots, devices, judged, said)
+        self._keep(batch, slots, devices, judged, collected)
         if self.groups is not None and clocks.follows == "device":
             groups = self.groups.of_devices(devices)
-        self._advance(groups, said)
-        if self.repeats is not None and self.repeats.wants_pruning:
-            self.repeats.prune(self._still)
+        self._advance(groups, collected)
+        if self.deduplication is not None and self.deduplication.wants_pruning:
+            self.deduplication.prune(self._still)
         return rest
 
     def _add_groups(self) -> None:
@@ -177,15 +177,15 @@ class Windowed:
         self.engine.unpack(packed, dtypes)
 
     def add_groups(self) -> None:
-        """Make room for all groups that there are, and know what they have passed."""
+        """Make room for all groups that there are, and know up to where they are closed."""
         self._add_groups()
         count = len(self.groups if self.groups is not None else self.devices)
         if count:
             self.begin(np.arange(count))
 
     def begin(self, groups: Int64s) -> None:
-        """Know what these groups have passed before readings of theirs are taken."""
-        self.engine.begin(groups, self._passed())
+        """Know up to where these groups are closed before readings of theirs are taken."""
+        self.engine.begin(groups, self._closed_up_to())
 
     @property
     def _overlapping(self) -> bool:
@@ -200,12 +200,12 @@ class Windowed:
         """The first reading that is too late for a window which other readings of the batch are to close; or 0.
 
         Panes do not tell the readings apart that came before their first window closed from those that came
-        after, so that window must have spoken by then.
+        after, so that window must have emitted by then.
         """
         assert self.alignment is not None  # noqa: S101 - only asked where windows overlap along event time
         grace_us = self.spec.grace_us
-        passed = self.clocks.horizon_us(devices) - grace_us
-        ends = self.alignment.first_end(self.alignment.panes(batch.ts_us), passed)
+        closed = self.clocks.horizon_us(devices) - grace_us
+        ends = self.alignment.first_end(self.alignment.panes(batch.ts_us), closed)
         missed = ends + grace_us <= before_us
         return int(np.argmax(missed)) if missed.any() else 0
 
@@ -228,7 +228,7 @@ class Windowed:
         is_late = late(until, before)
         passes = self.spec.where.mask(batch) if self.spec.where is not None else None
         judged = Judged(np.ones(n, np.bool_) if is_late is None else ~is_late, is_late, None, before)
-        if self.repeats is not None:
+        if self.deduplication is not None:
             self._sift(batch, devices, judged, passes)
         if passes is not None:
             filtered = ~passes
@@ -243,18 +243,18 @@ class Windowed:
         return judged
 
     def _sift(self, batch: Batch, devices: Int64s, judged: Judged, passes: Bools | None) -> None:
-        assert self.repeats is not None  # noqa: S101 - only asked where repeats are dropped
-        digest = digests(self.spec.said_columns(batch), len(batch))
+        assert self.deduplication is not None  # noqa: S101 - only asked where repeats are dropped
+        digest = digests(self.spec.used_columns(batch), len(batch))
         progress = self.clocks.progress_us[: self.clocks.devices]
         if judged.late is None:
-            verdicts = self.repeats.sift(devices, batch.ts_us, digest, progress, passes)
+            verdicts = self.deduplication.sift(devices, batch.ts_us, digest, progress, passes)
             if not verdicts.any():
                 return
             repeated, corrected = verdicts == REPEATED, verdicts == CORRECTED
         else:
             places = np.flatnonzero(judged.keep)
             used = None if passes is None else passes[places]
-            verdicts = self.repeats.sift(devices[places], batch.ts_us[places], digest[places], progress, used)
+            verdicts = self.deduplication.sift(devices[places], batch.ts_us[places], digest[places], progress, used)
             if not verdicts.any():
                 return
             repeated, corrected = np.zeros(len(batch), np.bool_), np.zeros(len(batch), np.bool_)
@@ -266,7 +266,7 @@ class Windowed:
         self.counts["repeated"] += int(np.count_nonzero(repeated))
         self.counts["corrected"] += int(np.count_nonzero(corrected))
 
-    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, said: Said) -> None:
+    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, collected: Collected) -> None:
         """Give the readings that are kept to the windows, or let them wait."""
         keep = judged.keep
         kept = int(np.count_nonzero(keep))
@@ -275,34 +275,34 @@ class Windowed:
         readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
         if kept < len(batch):
             readings = readings.take(np.flatnonzero(keep))
-        if self.waiting is None:
-            self._window(readings, said)
+        if self.reorder is None:
+            self._window(readings, collected)
         else:
-            self.waiting.put(readings)
+            self.reorder.put(readings)
             self.touched.append(readings.slots)
 
-    def _window(self, readings: Readings, said: Said) -> None:
-        spoken, outside = self.engine.take(readings)
+    def _window(self, readings: Readings, collected: Collected) -> None:
+        emitted, outside = self.engine.take(readings)
         self.counts["windowed"] += len(readings) - outside
         self.counts["outside"] += outside
         self.touched.append(different(readings.slots))
-        said.spoken.append(spoken)
+        collected.emitted.append(emitted)
 
-    def _advance(self, groups: Int64s, said: Said) -> None:
+    def _advance(self, groups: Int64s, collected: Collected) -> None:
         """Take from what waits what may be taken now, and close what is over."""
-        passed = self._passed()
-        if self.waiting is not None and len(self.waiting):
-            every = passed.of(np.arange(len(self.groups if self.groups is not None else self.devices)))
-            released = self.waiting.release(every, self.devices.names)
+        closed_up_to = self._closed_up_to()
+        if self.reorder is not None and len(self.reorder):
+            every = closed_up_to.of(np.arange(len(self.groups if self.groups is not None else self.devices)))
+            released = self.reorder.release(every, self.devices.names)
             if released is not None:
-                self._window(released, said)
+                self._window(released, collected)
                 groups = np.union1d(groups, released.slots)
-        spoken = self.engine.advance(groups, passed)
-        if len(spoken):
-            self.touched.append(spoken.slots)
-            said.spoken.append(spoken)
+        emitted = self.engine.advance(groups, closed_up_to)
+        if len(emitted):
+            self.touched.append(emitted.slots)
+            collected.emitted.append(emitted)
 
-    def _passed(self) -> Passed:
+    def _closed_up_to(self) -> ClosedUpTo:
         clocks, grace_us = self.clocks, self.spec.grace_us
         device = None if self.groups is None else self.groups.device
         shared = clocks.follows != "device"
@@ -311,7 +311,9 @@ class Windowed:
             devices = groups if device is None or shared else np.array(device, np.int64)[groups]
             return clocks.horizon_us(devices) - grace_us
 
-        return Passed(of, clocks.silent_us - grace_us, clocks.common_us - grace_us if shared else None, self._seen_us)
+        return ClosedUpTo(
+            of, clocks.silent_us - grace_us, clocks.common_us - grace_us if shared else None, self._seen_us
+        )
 
     def _still(self, devices: Int64s, ts_us: Int64s) -> Bools:
         still: Bools = until_us(self.spec, self.alignment, ts_us) > self.clocks.horizon_us(devices)
@@ -319,12 +321,12 @@ class Windowed:
 
     def prune(self) -> None:
         """Forget the repeats of readings whose windows have closed."""
-        if self.repeats is not None:
-            self.repeats.prune(self._still)
+        if self.deduplication is not None:
+            self.deduplication.prune(self._still)
 
-    # ---- windows speak
+    # ---- results are emitted
 
-    def _note_late(self, batch: Batch, slots: Int64s, judged: Judged, said: Said) -> None:
+    def _note_late(self, batch: Batch, slots: Int64s, judged: Judged, collected: Collected) -> None:
         chosen: dict[Reason, Bools] = {}
         if judged.corrected is not None:
             chosen["corrected"] = judged.corrected
@@ -336,30 +338,30 @@ class Windowed:
             chosen["late"] = missing if judged.late is None else missing | judged.late
         if any(mask.any() for mask in chosen.values()):
             names = self.group_names(slots)
-            said.late.append(late_readings(self.spec, self.alignment, batch, names, chosen, judged.before_us))
+            collected.late.append(late_readings(self.spec, self.alignment, batch, names, chosen, judged.before_us))
 
-    def _outcome(self, said: Said, now_us: int) -> Outcome:
-        final = Spoken.joined(said.spoken)
+    def _outcome(self, collected: Collected, now_us: int) -> Outcome:
+        final = Emitted.joined(collected.emitted)
         if len(final):
             self.counts["closed"] += len(final)
             self.counts["in_closed"] += sum(final.results["count"])
-        provisional = Spoken.none()
+        provisional = Emitted.none()
         emit_us = self.spec.emit_us
         if emit_us is None:
             self.engine.forget_changes()
-        elif now_us - self._said_us >= emit_us:
+        elif now_us - self._emitted_us >= emit_us:
             provisional = self.engine.provisional()
             if len(provisional) or emit_us:
-                self._said_us = now_us
+                self._emitted_us = now_us
         results = None
         if len(final) or len(provisional):
-            results = self._results(Spoken.joined([final, provisional]), len(final))
-        return Outcome(results, said.late)
+            results = self._results(Emitted.joined([final, provisional]), len(final))
+        return Outcome(results, collected.late)
 
-    def _results(self, spoken: Spoken, final: int) -> Batch:
-        columns: dict[str, list[Any]] = dict(spoken.results)
-        slots = spoken.slots.tolist()
-        columns["end"] = spoken.ends_us.tolist()
+    def _results(self, emitted: Emitted, final: int) -> Batch:
+        columns: dict[str, list[Any]] = dict(emitted.results)
+        slots = emitted.slots.tolist()
+        columns["end"] = emitted.ends_us.tolist()
         columns["revision"] = [0] * len(slots)
         columns["final"] = [True] * final + [False] * (len(slots) - final)
         groups = self.groups
@@ -370,7 +372,7 @@ class Windowed:
         elif groups is not None:
             for place, name in enumerate(self.spec.by):
                 columns[name] = [groups.values[slot][place] for slot in slots]
-        return Batch(self.group_names(spoken.slots), spoken.starts_us, columns)
+        return Batch(self.group_names(emitted.slots), emitted.starts_us, columns)
 
     def group_names(self, slots: Int64s) -> list[str]:
         """What results call these groups."""
@@ -394,7 +396,7 @@ class Windowed:
         return {
             "open": self.engine.open_windows(),
             "in_open": self.engine.open_readings(),
-            "waiting": 0 if self.waiting is None else len(self.waiting),
+            "waiting": 0 if self.reorder is None else len(self.reorder),
             "devices": len(self.devices),
-            "remembered": 0 if self.repeats is None else len(self.repeats),
+            "remembered": 0 if self.deduplication is None else len(self.deduplication),
         }

@@ -11,7 +11,7 @@ from headrace.batch import Batch, Int64s
 
 
 class Devices:
-    """Names, and what each device last said of the tags that are remembered."""
+    """Names, and the tags that each device last sent, of those that are remembered."""
 
     def __init__(self, tags: Sequence[str]) -> None:
         self.remembered = tuple(tags)
@@ -19,7 +19,7 @@ class Devices:
         self.slots: dict[str, int] = {}
         self.tags: list[tuple[Any, ...]] = []
         self.tag_times: list[list[int]] = []
-        """of each device and tag the time at which it was said, where that is kept"""
+        """of each device and tag the time at which it was sent, where that is kept"""
         self.renamed: set[int] = set()
         """the devices that are new, or say something else of their tags, since this was last cleared"""
 
@@ -54,29 +54,29 @@ class Devices:
         for place in last.tolist():
             slot = int(slots[place])
             known = self.tags[slot]
-            said = tuple(batch.value(tag, place) for tag in self.remembered)
-            if None in said:
+            sent = tuple(batch.value(tag, place) for tag in self.remembered)
+            if None in sent:
                 # An earlier reading of the batch may carry what the last one leaves out.
                 for tag in self.remembered:
                     if tag not in carried:
                         pairs = zip(slots.tolist(), batch.column(tag), strict=True)
                         carried[tag] = {slot: value for slot, value in pairs if value is not None}
-                said = tuple(carried[tag].get(slot) for tag in self.remembered)
-            if said != known:
-                merged = tuple(old if new is None else new for old, new in zip(known, said, strict=True))
+                sent = tuple(carried[tag].get(slot) for tag in self.remembered)
+            if sent != known:
+                merged = tuple(old if new is None else new for old, new in zip(known, sent, strict=True))
                 if merged != known:
                     self.tags[slot] = merged
                     self.renamed.add(slot)
 
     def tag_column(self, batch: Batch, slots: Int64s, tag: str) -> list[Any]:
-        """A tag of each reading; where it leaves it out, what its device said last before it."""
-        said = batch.column(tag)
-        if None not in said:
-            return said
+        """A tag of each reading; where it leaves it out, what its device sent last before it."""
+        sent = batch.column(tag)
+        if None not in sent:
+            return sent
         place = self.remembered.index(tag)
         known: dict[int, Any] = {}
         filled = []
-        for slot, value in zip(slots.tolist(), said, strict=True):
+        for slot, value in zip(slots.tolist(), sent, strict=True):
             if value is not None:
                 known[slot] = value
             filled.append(known.get(slot, self.tags[slot][place]))

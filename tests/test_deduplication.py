@@ -14,13 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.batch import Int64s
 from headrace.errors import StateError
-from processors.windows import chunks
-from processors.windows import repeats as module
-from processors.windows.chunks import PIECE_BYTES
 from processors.windows.column import Column, as_array
-from processors.windows.digest import Digests, digests
-from processors.windows.repeats import CORRECTED, FRESH, INDEX, REPEATED, Repeats
-from processors.windows.watermark import NEVER
+from processors.windows.input import deduplication as module
+from processors.windows.input import sorted_runs
+from processors.windows.input.deduplication import CORRECTED, FRESH, INDEX, REPEATED, Deduplication
+from processors.windows.input.digest import Digests, digests
+from processors.windows.input.sorted_runs import PIECE_BYTES
+from processors.windows.time.watermark import NEVER
 
 SECOND = 1_000_000
 START = 1_790_000_000 * SECOND
@@ -31,10 +31,10 @@ Reading = tuple[int, int, int]
 
 
 class Sender:
-    """Repeats, with the progress of the devices that a stream's windows would keep."""
+    """Deduplication, with the progress of the devices that a stream's windows would keep."""
 
     def __init__(self, slots: int) -> None:
-        self.repeats = Repeats()
+        self.repeats = Deduplication()
         self.progress_us = np.full(slots, NEVER, np.int64)
         self.kept: dict[str, bytes] = {}
 
@@ -73,7 +73,7 @@ class Sender:
         return [f"{INDEX}.{n}" for n in np.frombuffer(msgspec.msgpack.decode(packed)["pieces"], "<i8")]
 
     def restart(self) -> None:
-        self.repeats = Repeats()
+        self.repeats = Deduplication()
         self.repeats.restore(self.kept.get)
 
 
@@ -136,9 +136,9 @@ class AgainstADict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        # So that chunks are merged, cut and thinned out after tens of readings, not ten thousands.
+        # So that runs are merged, cut and thinned out after tens of readings, not ten thousands.
         for name, size in {"MOST": 40, "FULL": 30, "FACTOR": 3}.items():
-            self.patch.setattr(chunks, name, size)
+            self.patch.setattr(sorted_runs, name, size)
         self.patch.setattr(module, "_PRUNED_AT_LEAST", 10)
         self.sender, self.memory = Sender(1), Memory()
         self.written = (self.sender.progress_us, self.memory.copy())
@@ -318,7 +318,7 @@ def test_pruning_in_order_forgets_all_but_a_chunk_and_looks_at_little() -> None:
 
 
 def test_one_slow_device_does_not_keep_the_others_readings() -> None:
-    """Its reading holds up the oldest chunk, until there is twice as much as before."""
+    """Its reading holds up the oldest run, until there is twice as much as before."""
     sender, looked_at, sent, greatest = Sender(5), 0, 1, 0
     sender.send([(4, START, 3)])
 
@@ -425,10 +425,10 @@ def test_a_lacking_piece_and_another_version_are_errors() -> None:
     sender.send([(0, START, 0)])
     sender.write()
     with pytest.raises(StateError, match=r"lacks its piece seen\.0"):
-        Repeats().restore({INDEX: sender.kept[INDEX]}.get)
+        Deduplication().restore({INDEX: sender.kept[INDEX]}.get)
     other = msgspec.msgpack.decode(sender.kept[INDEX]) | {"version": 99}
     with pytest.raises(StateError, match="version 99"):
-        Repeats().restore({INDEX: msgspec.msgpack.encode(other)}.get)
+        Deduplication().restore({INDEX: msgspec.msgpack.encode(other)}.get)
 
 
 def test_nothing_written_restores_to_nothing() -> None:

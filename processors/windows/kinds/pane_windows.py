@@ -14,12 +14,12 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
-from processors.windows.alignment import Alignment
 from processors.windows.column import Bools, Column, with_room
-from processors.windows.open_panes import OpenPanes
-from processors.windows.rows import Rows
-from processors.windows.spoken import Spoken
-from processors.windows.watermark import NEVER
+from processors.windows.kinds.alignment import Alignment
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.open_panes import OpenPanes
+from processors.windows.kinds.rows import Rows
+from processors.windows.time.watermark import NEVER
 
 FOR_EVER = 2**62
 
@@ -86,7 +86,7 @@ class PaneWindows:
         self.owner: Int64s | None = None
         """Where a slot is one partition's part of a group: the slot that stands for the whole group."""
         self.changed: list[Int64s] = []
-        """The rows that have been folded into since they last spoke."""
+        """The rows that have been folded into since they last emitted."""
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
@@ -137,16 +137,16 @@ class PaneWindows:
         self._earliest = int(self._next_end.min())
         return np.flatnonzero(self._next_end <= upto)
 
-    def close(self, slots: Int64s, upto: Int64s) -> Spoken:
+    def close(self, slots: Int64s, upto: Int64s) -> Emitted:
         """The windows of these (different) groups that end by ``upto``, for each; they are open no longer."""
         rows, places = self._rows_of(slots)
         if not len(rows):
-            return Spoken.none()
+            return Emitted.none()
         limits = upto[places]
-        spoken = self._merged(rows, self._after_closed(rows), limits)
+        emitted = self._merged(rows, self._after_closed(rows), limits)
         self.closed[slots] = np.maximum(self.closed[slots], upto)
         self.drop(slots, rows, limits)
-        return spoken
+        return emitted
 
     def rows_of(self, slots: Int64s) -> Int64s:
         """All rows of these groups."""
@@ -159,7 +159,7 @@ class PaneWindows:
     def _after_closed(self, rows: Int64s) -> Int64s:
         return self._after(rows, self.closed[self.rows.slot[rows]])
 
-    def _merged(self, rows: Int64s, after: Int64s, upto: Int64s, only: set[tuple[int, int]] | None = None) -> Spoken:
+    def _merged(self, rows: Int64s, after: Int64s, upto: Int64s, only: set[tuple[int, int]] | None = None) -> Emitted:
         """The windows of these panes that end beyond ``after`` and by ``upto``; of them ``only`` (group, start)."""
         which, starts, ends = self.alignment.windows(self.rows.pane[rows], after, upto)
         if only is not None:
@@ -167,7 +167,7 @@ class PaneWindows:
             wanted = np.array([pair in only for pair in pairs], np.bool_)
             which, starts, ends = which[wanted], starts[wanted], ends[wanted]
         if not len(which):
-            return Spoken.none()
+            return Emitted.none()
         chosen = rows[which]
         slots = self._owners(self.rows.slot[chosen])
         aggregates = self.rows.aggregates
@@ -185,7 +185,7 @@ class PaneWindows:
             partials = aggregates.take(self.rows.partials, chosen[order])
         if not self._along_time:
             starts, ends = partials["from_us"], partials["upto_us"]
-        return Spoken(slots, starts, ends, aggregates.results(partials))
+        return Emitted(slots, starts, ends, aggregates.results(partials))
 
     def drop(self, slots: Int64s, rows: Int64s, upto: Int64s) -> None:
         """Let go of the panes whose last window has closed, and know when the next one does."""
@@ -209,19 +209,19 @@ class PaneWindows:
         self._open.remove(self.rows.slot[rows], self.rows.pane[rows])
         self.rows.give_back(rows)
 
-    def close_all(self, slots: Int64s) -> Spoken:
+    def close_all(self, slots: Int64s) -> Emitted:
         """All windows of these groups, whole or not; nothing of them is open any more."""
         return self.close(slots, np.full(len(slots), FOR_EVER - 1, np.int64))
 
-    def provisional(self) -> Spoken:
-        """The open windows that have changed since they last spoke, as they are now."""
+    def provisional(self) -> Emitted:
+        """The open windows that have changed since they last emitted, as they are now."""
         if not self.changed:
-            return Spoken.none()
+            return Emitted.none()
         rows = np.unique(np.concatenate(self.changed))
         self.changed = []
         rows = rows[self.rows.live[rows]]
         if not len(rows):
-            return Spoken.none()
+            return Emitted.none()
         for_ever = np.full(len(rows), FOR_EVER, np.int64)
         if not self.alignment.overlapping and self.owner is None:
             return self._merged(rows, self._after_closed(rows), for_ever)

@@ -9,10 +9,10 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from headrace.pipeline.model import Session, Sliding
-from processors.windows.alignment import Alignment
 from processors.windows.column import Bools
+from processors.windows.kinds.alignment import Alignment
 from processors.windows.spec import WindowSpec
-from processors.windows.watermark import NEVER
+from processors.windows.time.watermark import NEVER
 
 Reason = Literal["late", "corrected"]
 

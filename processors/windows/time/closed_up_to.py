@@ -9,7 +9,7 @@ from headrace.batch import Int64s
 
 
 @dataclass(frozen=True)
-class Passed:
+class ClosedUpTo:
     """The horizon less the grace: what ends by then is over."""
 
     of: Callable[[Int64s], Int64s]

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from headrace.pipeline.model import Aggregate
+from processors.windows.aggregates.family import Array, Family, PartialColumn, Partials, Readings, Segments, listed
 from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.parts import Array, Family, Part, Partials, Readings, Segments, listed
 
 _INT64 = np.iinfo(np.int64)
 
 
-class Extremes(Family):
+class MinMax(Family):
     """``min`` and ``max``, each only if it is asked for, or the range."""
 
     gives = ("min", "max", "range")
@@ -24,10 +24,10 @@ class Extremes(Family):
         least, greatest = (_INT64.min, _INT64.max) if measure.whole else (-np.inf, np.inf)
         self.ufuncs: dict[str, np.ufunc] = {}
         if measure.asks("min", "range"):
-            self.parts[self.min] = Part(measure.dtype, greatest)
+            self.parts[self.min] = PartialColumn(measure.dtype, greatest)
             self.ufuncs[self.min] = np.minimum
         if measure.asks("max", "range"):
-            self.parts[self.max] = Part(measure.dtype, least)
+            self.parts[self.max] = PartialColumn(measure.dtype, least)
             self.ufuncs[self.max] = np.maximum
 
     def fold(self, partials: Partials, readings: Readings, values: Array) -> None:

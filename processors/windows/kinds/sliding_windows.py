@@ -8,10 +8,10 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
-from processors.windows.passed import Passed
-from processors.windows.sliding import Sliding
-from processors.windows.spoken import Spoken
-from processors.windows.waiting import Readings
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.sliding import Sliding
+from processors.windows.time.closed_up_to import ClosedUpTo
 
 
 class SlidingWindows:
@@ -24,10 +24,10 @@ class SlidingWindows:
     def add_groups(self, groups: int) -> None:
         """Nothing: a group is known by its readings."""
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Nothing: windows follow the readings alone."""
 
-    def take(self, readings: Readings) -> tuple[Spoken, int]:
+    def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings in their order; each one's window."""
         block, fresh = readings, np.ones(len(readings), np.bool_)
         others = None
@@ -45,19 +45,19 @@ class SlidingWindows:
         closed = self._sliding.results(block.slots, block.ts_us, block.columns, fresh)
         kept = block.take(np.flatnonzero(self._sliding.tail(block.slots, block.ts_us)))
         self._tail = kept if others is None else Readings.joined([others, kept])
-        spoken = Spoken(block.slots[fresh], closed.starts_us, closed.ends_us, closed.results)
+        emitted = Emitted(block.slots[fresh], closed.starts_us, closed.ends_us, closed.results)
         # Of readings of the same time the last one's window holds them all.
-        last = np.ones(len(spoken), np.bool_)
-        last[:-1] = (spoken.slots[1:] != spoken.slots[:-1]) | (spoken.ends_us[1:] != spoken.ends_us[:-1])
-        return (spoken if last.all() else spoken.take(np.flatnonzero(last))), 0
+        last = np.ones(len(emitted), np.bool_)
+        last[:-1] = (emitted.slots[1:] != emitted.slots[:-1]) | (emitted.ends_us[1:] != emitted.ends_us[:-1])
+        return (emitted if last.all() else emitted.take(np.flatnonzero(last))), 0
 
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:  # noqa: ARG002 - as the other kinds
+    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - as the other kinds
         """Nothing: only readings close windows."""
-        return Spoken.none()
+        return Emitted.none()
 
-    def provisional(self) -> Spoken:
+    def provisional(self) -> Emitted:
         """Nothing: no window is open."""
-        return Spoken.none()
+        return Emitted.none()
 
     def forget_changes(self) -> None:
         """Nothing: no window is open."""
@@ -67,7 +67,7 @@ class SlidingWindows:
         return 0
 
     def open_readings(self) -> int:
-        """None: the readings that are kept have spoken."""
+        """None: the readings that are kept have emitted."""
         return 0
 
     def packed(self, first: int, last: int) -> dict[str, Any]:

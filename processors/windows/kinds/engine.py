@@ -6,35 +6,35 @@ from typing import Any, Protocol
 
 from headrace.batch import Int64s
 from headrace.pipeline.model import Count, Event, Session, Sliding, State
-from processors.windows.count_windows import CountWindows
-from processors.windows.passed import Passed
-from processors.windows.segment_windows import SegmentWindows
-from processors.windows.sliding_windows import SlidingWindows
+from processors.windows.input.reorder_buffer import Readings
+from processors.windows.kinds.count_windows import CountWindows
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.segment_windows import SegmentWindows
+from processors.windows.kinds.sliding_windows import SlidingWindows
+from processors.windows.kinds.time_windows import TimeWindows
 from processors.windows.spec import WindowSpec
-from processors.windows.spoken import Spoken
-from processors.windows.time_windows import TimeWindows
-from processors.windows.waiting import Readings
+from processors.windows.time.closed_up_to import ClosedUpTo
 
 
 class Engine(Protocol):
-    """The windows of one kind over one partition: they take readings and speak."""
+    """The windows of one kind over one partition: they take readings and emit results."""
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
 
-    def begin(self, groups: Int64s, passed: Passed) -> None:
+    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Know how far these groups are before readings of theirs are taken."""
 
-    def take(self, readings: Readings) -> tuple[Spoken, int]:
+    def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings (in order, but for time windows); the windows they end, and how many are in no window."""
         ...
 
-    def advance(self, touched: Int64s, passed: Passed) -> Spoken:
+    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:
         """The windows that end because time has passed."""
         ...
 
-    def provisional(self) -> Spoken:
-        """The open windows that have changed since they last spoke, as they are now."""
+    def provisional(self) -> Emitted:
+        """The open windows that have changed since they last emitted, as they are now."""
         ...
 
     def forget_changes(self) -> None:

@@ -1,0 +1,1 @@
+"""Groups that span partitions, in two stages, and the messages between them."""
