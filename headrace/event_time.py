@@ -13,7 +13,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -21,10 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.batch import Int64s
-
-if TYPE_CHECKING:
-    # The pipeline's checks ask this module for the formats, so it cannot wait for them.
-    from headrace.pipeline.model import Time
 
 EPOCH_FORMATS = {"epoch_s": 1_000_000.0, "epoch_ms": 1_000.0, "epoch_us": 1.0, "epoch_ns": 0.001}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,12 +34,24 @@ Parser = Callable[[Sequence[Any]], Int64s]
 Formatter = Callable[[Int64s], list[Any]]
 
 
+class Written(Protocol):
+    """How times are written: ``epoch_ms`` and its like, ``iso8601``, or a strptime pattern; in which zone."""
+
+    @property
+    def format(self) -> str:
+        """One of EPOCH_FORMATS, iso8601, or a pattern."""
+
+    @property
+    def zone(self) -> str | None:
+        """The named zone of times that carry none."""
+
+
 def is_number(format: str) -> bool:  # noqa: A002 - the file's own word
     """Whether times of this format are numbers (else text)."""
     return format in EPOCH_FORMATS
 
 
-def parser(time: Time) -> Parser:
+def parser(time: Written) -> Parser:
     """A function from n written times to n int64 µs.
 
     It raises ValueError (or OverflowError, TypeError) if any of them is no time, or lies outside the years
@@ -58,12 +66,12 @@ def parser(time: Time) -> Parser:
     return lambda values: _bounded(np.array([_one(datetime.strptime(v, time.format), zone) for v in values], np.int64))  # noqa: DTZ007 - the zone follows
 
 
-def whole_parser(time: Time) -> Parser:
+def whole_parser(time: Written) -> Parser:
     """As :func:`parser`, for an epoch format and times that are known to be whole numbers."""
     return lambda values: _bounded(_scaled_whole(np.array(values, np.int64), time.format))
 
 
-def formatter(time: Time) -> Formatter:
+def formatter(time: Written) -> Formatter:
     """A function from n int64 µs to n times as the topic writes them."""
     if time.format in EPOCH_FORMATS:
         if time.format == "epoch_ns":

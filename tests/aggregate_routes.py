@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.column import Column, as_array
 

@@ -35,7 +35,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.errors import StateError
-from headrace.pipeline.model import Aggregate, FieldType
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates import Aggregates, Measure, Partials, exact
 from processors.windows.column import Column, as_array
 

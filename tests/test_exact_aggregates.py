@@ -15,7 +15,8 @@ from aggregate_routes import ROUTES, ROWS, Reading, batches, column, of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.pipeline.model import Aggregate, FieldType
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.aggregates.exact_sums import ExactSum
 from processors.windows.column import Column

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 from processors.windows.column import DTYPES, Column, as_array
 from processors.windows.kinds.segments import (
     NONE,

@@ -24,9 +24,10 @@ from headrace.stores.sqlite import SQLiteStore
 from viewer import feed as feed_module
 from viewer import look, style
 from viewer.engine import INDEX, Engine, arrow, column
+from viewer.engine_tables import CHART_DEVICES, EngineTable
 from viewer.feed import Feed
 from viewer.look import Look
-from viewer.panels import BAR_DEVICES, CHART_DEVICES, MAX_DEFAULTS, EngineTable, page
+from viewer.panels import BAR_DEVICES, MAX_DEFAULTS, page
 from viewer.positions import LastValues, Ring, Series, by_name, place_all
 from viewer.shaping import MAX_TEXTS, OTHER, Shaping
 

@@ -17,8 +17,8 @@ import numpy as np
 import perspective
 import pyarrow as pa
 
+from viewer.engine_tables import Kind
 from viewer.frames import Mark
-from viewer.panels import Kind
 
 INDEX = "#row"
 """The engine's key column; no field of a pipeline can have this name."""

@@ -21,8 +21,8 @@ from headrace.pipeline import Table
 from headrace.redaction import redacted
 from headrace.stores import Columns, Store, Tail, open_store
 from viewer.engine import Engine
+from viewer.engine_tables import EngineTable
 from viewer.look import Look, Stop
-from viewer.panels import EngineTable
 from viewer.positions import Series
 from viewer.shaping import Shaping
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from viewer.panels import EngineTable
+from viewer.engine_tables import EngineTable
 from viewer.reach import MAX_CELLS
 
 _HEADER = struct.Struct("<IBI")

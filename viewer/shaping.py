@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from headrace.stores import Columns
 from viewer.engine import INDEX, arrow, column
-from viewer.panels import EngineTable
+from viewer.engine_tables import EngineTable
 from viewer.positions import Series, place_all
 
 MAX_TEXTS = 20_000

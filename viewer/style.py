@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from viewer.panels import EngineTable, Shown
+from viewer.engine_tables import EngineTable, Shown
 
 THEME = "Pro Dark"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from headrace.expression.operands import Kernel, Kind, Operand
 from headrace.expression.syntax import Node
 from headrace.expression.tokens import KEYWORDS
 from headrace.expression.typed import Fitting, Typed, column, joined, known
-
-if TYPE_CHECKING:
-    from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 
 _FLOATS: dict[str, Kernel] = {
     "+": operands.add_floats,

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.batch import Batch, Float64s
 from headrace.errors import ExpressionError
 from headrace.expression import operands
 from headrace.expression.compile import Compiler
 from headrace.expression.operands import Columns
 from headrace.expression.parser import parse_syntax
 from headrace.expression.typed import Run
-
-if TYPE_CHECKING:
-    from headrace.batch import Batch, Float64s
-    from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 
 
 @dataclass(frozen=True, slots=True)

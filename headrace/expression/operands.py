@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from headrace.batch import Batch
+from headrace.batch import Batch
 
 Kind = Literal["float", "int", "bool", "text", "time", "null"]
 """A field's type, or ``null``: that of the bare word, which fits all."""

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.errors import ExpressionError
+from headrace.expression import parse, parse_condition
+from headrace.field_types import FieldType
 from headrace.pipeline.model import (
     Aggregate,
     Count,
     Event,
-    FieldType,
     Hopping,
     Pipeline,
     Session,
@@ -75,8 +76,6 @@ def stream_is_sound(pipeline: Pipeline, name: str, note: Note) -> bool:
 
 def _computed(checked: _Checked) -> bool:
     """Note what is wrong with the computed fields, and learn the types of the others; whether all are known."""
-    from headrace.expression import parse
-
     sound = True
     own = {*checked.types, checked.source.time.field, *RESULT_NAMES}
     rest = list(checked.stream.computed)
@@ -99,8 +98,6 @@ def _computed(checked: _Checked) -> bool:
 
 
 def _condition(checked: _Checked, path: Path, text: str | None) -> None:
-    from headrace.expression import parse_condition
-
     if text is None:
         return
     try:

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from headrace.duration import Duration
+from headrace.field_types import FieldType
 
-FieldType = Literal["float", "int", "bool", "text", "time"]
 Aggregate = Literal[
     "count",
     "missing",

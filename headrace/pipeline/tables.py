@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from headrace.pipeline.model import Aggregate, Field, FieldType, Pipeline, Stream, Time, Topic
+from headrace.expression import parse
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Aggregate, Field, Pipeline, Stream, Time, Topic
 
 LEDGER_SUFFIX = ".ledger"
 DLQ_SUFFIX = ".dlq"
@@ -153,8 +155,6 @@ def stream_types(stream: Stream, source: Topic) -> dict[str, FieldType]:
 
     Raises ExpressionError for a computed field that cannot be understood.
     """
-    from headrace.expression import parse
-
     types = expression_types(source)
     for name, text in stream.computed.items():
         types[name] = parse(text, types).type

@@ -11,7 +11,7 @@ from typing import Any
 
 from headrace.batch import Batch
 from headrace.errors import StoreError
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.port import Columns
 from headrace.stores.rows import RANKING, SaidTags, Tags, ranked

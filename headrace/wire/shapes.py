@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from headrace.event_time import is_number
-from headrace.pipeline.model import Field, FieldType, Topic
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Field, Topic
 
 _INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.batch import Batch, Int64s
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]

@@ -11,18 +11,8 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from headrace.expression import Expression, parse, parse_condition
-from headrace.pipeline.model import (
-    Count,
-    Event,
-    FieldType,
-    Hopping,
-    Pipeline,
-    Session,
-    Sliding,
-    State,
-    Tumbling,
-    Window,
-)
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Count, Event, Hopping, Pipeline, Session, Sliding, State, Tumbling, Window
 from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.column import Column, column_of

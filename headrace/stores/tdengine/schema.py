@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from headrace.duration import Duration
 from headrace.errors import StoreError
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import PROGRESS, literal, quoted, supertable

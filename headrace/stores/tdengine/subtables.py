@@ -10,7 +10,7 @@ import numpy as np
 import taosws
 
 from headrace.batch import Batch, Int64s
-from headrace.pipeline.model import FieldType
+from headrace.field_types import FieldType
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.rows import SaidTags, Tags
 from headrace.stores.tdengine.connection import Connection

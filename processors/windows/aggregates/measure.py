@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.pipeline.model import Aggregate, FieldType
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Aggregate
 from processors.windows.column import DTYPES
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from headrace.pipeline.model import Event, FieldType, Session, State
+from headrace.field_types import FieldType
+from headrace.pipeline.model import Event, Session, State
 from processors.windows.aggregates import Aggregates
 from processors.windows.column import DTYPES, Column, as_array, heads_of, with_room
 from processors.windows.input.reorder_buffer import Readings
