@@ -56,7 +56,7 @@ class Child:
             self._begin = output.tell()
             self._asked = False
             self.process = subprocess.Popen(
-                [sys.executable, "-m", name, *arguments],
+                [sys.executable, "-P", "-m", name, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in STAGES:
         # A stage is a program of its own, with its own flags and signals.
         os.execv(  # noqa: S606 - no shell is wanted
-            sys.executable, [sys.executable, "-m", *arguments]
+            sys.executable, [sys.executable, "-P", "-m", *arguments]
         )
     redact_stderr()
     flags = _parser().parse_args(arguments)

@@ -204,7 +204,7 @@ class WatchedEngine:
         mark = Mark(descriptor)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "viewer.process", str(its.fileno()), str(descriptor)],
+                [sys.executable, "-P", "-m", "viewer.process", str(its.fileno()), str(descriptor)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(its.fileno(), descriptor),
                 # Ctrl-C is the server's to handle.

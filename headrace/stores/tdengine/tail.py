@@ -142,7 +142,7 @@ class TDengineTail:
         self._starts += 1
         self._heard_s = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.stores.tdengine"],
+            [sys.executable, "-P", "-m", "headrace.stores.tdengine"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # What it has to say comes in its last frame; a panic in taosws would write over the terminal.
