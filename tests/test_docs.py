@@ -24,7 +24,11 @@ from headrace.settings import Settings, from_flags
 from headrace.stores.tdengine.connection import Address
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
 PIPELINES = [ROOT / "pipeline.toml", *sorted((ROOT / "examples").glob("*/pipeline.toml"))]
 OURS = ("producers", "processors", "sinks", "viewer")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
