@@ -253,7 +253,7 @@ def test_corrected_window_overwrites_its_row(fed: Fed) -> None:
         (START_US // 1000 + 10_000, 2.0, 0),
     ]
     bars = next(table.name for table in fed.page.tables if "bars" in table.name)
-    assert sorted(row["current_mean (A)"] for row in fed.rows(bars)) == [1.5, 2.0]
+    wait_for(lambda: sorted(row["current_mean (A)"] for row in fed.rows(bars)) == [1.5, 2.0])
 
 
 def test_repeated_and_late_readings_take_their_own_places(fed: Fed) -> None:
