@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults bench lint format docs proto lock clean
+.PHONY: help setup demo test test-fast faults bench lint format docs proto lock clean
 
 SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+WORKERS ?= auto
 
 UV := .cache/lock/bin/uv
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
     --no-emit-index-url --no-emit-find-links $(ARGS)
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with what the lock names
 
@@ -32,7 +33,10 @@ demo: $(STAMP) ## Run the whole line and show it (ARGS="--reset" starts over)
 	@$(BIN)/headrace demo $(ARGS)
 
 test: $(STAMP) ## Run the tests on the best real parts present (ARGS="-k windows")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-fast: $(STAMP) ## Run the tests that start nothing, in a minute
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 faults: $(STAMP) ## Disturb the whole line and recount it (ARGS="--minutes 15 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)

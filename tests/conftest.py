@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -17,9 +20,36 @@ from headrace.broker.embedded import EmbeddedBroker
 
 ROOT = Path(__file__).parent.parent
 
+PARTS = {"broker", "embedded_broker", "real_broker", "tdengine_place", "tdengine"}
+"""The fixtures that are parts of the outside."""
+
 # How long an example takes says something of the machine, and nothing of the code.
 settings.register_profile("headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
+
+
+def pytest_configure() -> None:
+    """A run from a background shell is as any other: those leave SIGINT ignored, which every child would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever is given a part of the outside is slow."""
+    for item in items:
+        if PARTS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _fast_tests_start_no_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("slow") is not None:
+        return
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("a fast test starts a process: mark it slow", pytrace=True)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 def pytest_report_header() -> list[str]:

@@ -180,6 +180,7 @@ def check_whole_variance(found: float | None, values: list[int], name: str) -> N
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @given(readings=readings_of_any, seed=st.integers(0, 2**32))
 @example(readings=[], seed=0)

@@ -179,6 +179,7 @@ def zoned(draw: st.DrawFn) -> tuple[Zoned, int, int]:
     return Zoned(zone, size, step, offset), middle - 36 * HOUR, middle + 60 * HOUR
 
 
+@pytest.mark.slow
 @given(zoned(), st.data())
 def test_zoned_windows_are_those_the_zones_clocks_show(case: tuple[Zoned, int, int], data: st.DataObject) -> None:
     alignment, low, high = case
@@ -217,6 +218,7 @@ def test_around_a_shift_hopping_windows_are_from_a_local_time_to_another(
     holds(alignment, at, [-(2**62)] * len(at), [2**62] * len(at), windows)
 
 
+@pytest.mark.slow
 # Where one table ends and the next begins: any edge; a shift four days after it; one the day after it.
 @pytest.mark.parametrize(("zone", "edge"), [("Europe/Paris", 51), ("Europe/Paris", 28), ("America/Santiago", 19)])
 @pytest.mark.parametrize(("size", "step"), [(1, 1), (24, 6), (480, 24)])

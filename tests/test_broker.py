@@ -23,6 +23,8 @@ from headrace.broker.build import build, cache_folder
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import BrokerBuildError, BrokerError, DataFolderError, PortTaken
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parent.parent
 PATIENCE_S = 30.0
 LONG_AGO_MS = 1_000_000_000_000

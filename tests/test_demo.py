@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 PIPELINE = """
 name = "small"

@@ -98,6 +98,7 @@ def row(results: dict[str, list[Any]], field: str, number: int) -> dict[str, Any
     return {name: listed[number] for name, listed in names.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @given(readings=readings_with(st.integers(0, 5)), seed=st.integers(0, 2**32))
 @example(readings=[Reading(0, 1, 1e308, INT64.max), Reading(0, 2, 1e308, INT64.max)], seed=0)
@@ -137,6 +138,7 @@ def expected_in_order(points: list[tuple[int, Fraction]]) -> dict[str, Fraction 
     return {"delta": delta, "rate": delta * 1_000_000 / span if span else None, "time_weighted_mean": mean}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 @given(readings=readings_with(st.integers(-(10**15), 10**15)), seed=st.integers(0, 2**32))
 def test_what_follows_the_order_gives_the_same_bits_however_time_is_cut(

@@ -21,6 +21,8 @@ from headrace.exhaustion import exhausted, is_full
 from headrace.stores import open_store
 from headrace.topics import CLIENT, reaches, reader
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 PIPELINE = """
 name = "{name}"

@@ -24,6 +24,7 @@ def constant(text: str) -> Any:
     return evaluated(text, f=[0.0])[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ANY_TREE, columns())
 def test_any_expression_gives_what_the_row_interpreter_gives(tree: Tree, data: dict[str, list[Any]]) -> None:
@@ -66,6 +67,7 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.one_of(st.text(max_size=30), st.lists(WORDS, max_size=14).map(" ".join)))
 def test_any_text_is_understood_or_refused_at_a_character_with_a_hint(text: str) -> None:

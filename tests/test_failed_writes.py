@@ -41,6 +41,8 @@ from headrace.stores.tdengine import TDengineStore, writer
 from headrace.topics import CLIENT, ensure_topics
 from sinks.tables import TableSink
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 
 

@@ -16,6 +16,8 @@ from faults.recount.comparison import Recount
 from faults.run import Options, Run
 from native_kafka import which_kafka
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 DISTURBANCES = "suspend-and-kill,kill-sink,store,delete-state"
 

@@ -23,6 +23,8 @@ from headrace.settings import Settings
 from headrace.stores import open_store
 from headrace.topics import reaches, reader
 
+pytestmark = pytest.mark.slow
+
 SERVICES = ("producers", "processors", "sinks")
 PIPELINE = """
 name = "new"

@@ -22,6 +22,8 @@ from headrace.topics import reaches, reader
 from headrace.verify import LOOK_AGAIN_AFTER_S, Verdict
 from headrace.verify.rows import Look, look_at
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def line(embedded_broker: KafkaPart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MutableLine]:

@@ -25,6 +25,8 @@ from processors.windows.repartition.merged import Merged
 from processors.windows.repartition.update import decode
 from processors.windows.state import restore_into
 
+pytestmark = pytest.mark.slow
+
 MERGED = [(kind, variant) for kind, variant in CASES if variant in SEVERAL_DEVICES]
 
 

@@ -28,6 +28,8 @@ from processors.windows import WindowSpec
 from processors.windows.repartition.local import Local
 from processors.windows.repartition.update import Panes, times_of
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 1_000_000
 """The longest message that these topics believe."""
 COMPRESSION = ("none", "gzip", "snappy", "lz4", "zstd")

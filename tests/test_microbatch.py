@@ -21,6 +21,8 @@ from headrace.runtime import MicroBatch, MicroBatchApplication
 from headrace.runtime.quix import BaseSink
 from headrace.topics import CLIENT
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("count", "current_count", "current_min", "current_max", "current_mean")
 
 

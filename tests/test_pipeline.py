@@ -272,6 +272,7 @@ def test_what_is_no_duration(text: str) -> None:
         Duration.parse(text)
 
 
+@pytest.mark.slow
 def test_a_wrong_file_never_starts_a_service(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.toml"
     file.write_text(GOOD.replace('"tumbling"', '"tumblin"').replace("partitions", "partitons"), encoding="utf-8")

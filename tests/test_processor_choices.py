@@ -25,6 +25,8 @@ from window_oracle import Oracle, Reading, Results
 
 from headrace.broker.embedded import EmbeddedBroker
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 8
 OTHER = {"window": 'kind = "tumbling", size = "20s"', "aggregates": 'energy = ["max", "first"], note = ["distinct"]'}
 ROOMS = {"by": '["room"]'}

@@ -21,6 +21,8 @@ from processor_line import MakeLine, Processor, ProcessorLine, last_readings, ma
 from headrace.ledger import Line
 from headrace.topics import CLIENT, reaches, reader
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 8
 SESSION = ("--session", "3")
 SCHEDULES = int(os.environ.get("HEADRACE_SCHEDULES", "2"))

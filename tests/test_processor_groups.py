@@ -26,6 +26,8 @@ from window_oracle import Reading
 
 from headrace.topics import CLIENT
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 12
 ROOM = {"by": '["room"]'}
 ALL = {"by": "[]"}

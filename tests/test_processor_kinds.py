@@ -12,6 +12,8 @@ from native_kafka import KafkaPart
 from processor_line import BASE_MS, MakeLine, ProcessorLine, assert_alike, last_readings, making_lines
 from window_oracle import Reading, always
 
+pytestmark = pytest.mark.slow
+
 DEVICES, EACH = 8, 700
 
 EXACT = 'current = ["min", "max", "range", "mean"], energy = ["sum", "delta", "last"], note = ["first", "missing"]'

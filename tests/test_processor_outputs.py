@@ -35,6 +35,8 @@ from headrace.stores import open_store
 from headrace.topics import reaches, reader
 from headrace.wire import Decoder
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 8
 
 

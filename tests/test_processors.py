@@ -22,6 +22,8 @@ from window_oracle import Reading
 
 from headrace.broker.embedded import EmbeddedBroker
 
+pytestmark = pytest.mark.slow
+
 MakeLine = Callable[..., ProcessorLine]
 DEVICES = 12
 

@@ -33,6 +33,8 @@ from producers.run import now_us, run
 from producers.send import Sender
 from producers.simulate import Simulation
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 MACHINE = ROOT / "data" / "machine_temperature.csv"
 DECLARED = """

@@ -17,6 +17,8 @@ from headrace.errors import HeadraceError
 from headrace.redaction import redacted, redacted_values, remember
 from headrace.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hunter2-Ünq/tail77"
 """Every piece of it is looked for: a parser of URLs cuts it at its slash."""
 

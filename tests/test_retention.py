@@ -21,6 +21,8 @@ from headrace.pipeline.tables import all_tables
 from headrace.settings import Settings
 from headrace.status import Board
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parent.parent / "data"
 HOUSEHOLD = """
 [topics.houses]

@@ -29,6 +29,8 @@ from headrace.stores import Store, open_store
 from headrace.topics import CLIENT, ensure_topics, reader
 from headrace.verify import verify
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 60.0
 BEGIN_MS = 1_767_225_600_000
 DECLARED = """

@@ -32,6 +32,8 @@ from headrace.stores.tdengine.store import TDengineStore
 sys.path.insert(0, str(Path(__file__).parent))
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 
+pytestmark = pytest.mark.slow
+
 YEARS = Duration.parse("3650d")
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US

@@ -18,6 +18,8 @@ from headrace.pipeline.consumer_groups import processors_group, streams_of_group
 from headrace.topics import Ends, reader
 from headrace.verify import lines_of
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 6
 OTHER = """
 [streams.{other}]

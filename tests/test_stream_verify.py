@@ -16,6 +16,8 @@ from headrace.stores import open_store
 from headrace.topics import reader
 from headrace.verify import Verdict, verify
 
+pytestmark = pytest.mark.slow
+
 DEVICES = 12
 
 

@@ -21,6 +21,8 @@ from viewer_page import Page, connect, leave, with_page
 from viewer.assets import PERSPECTIVE, STATIC, VERSION
 from viewer.server import CONTENT_SECURITY_POLICY, MAX_CLIENTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def line(tmp_path: Path) -> Iterator[Line]:

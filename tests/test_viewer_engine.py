@@ -29,6 +29,8 @@ from viewer.spending import Budget, Excess, Spending
 from viewer.strikes import FIRST_WAIT_S, FORGOTTEN_S, Strikes
 from viewer.watch import WatchedEngine
 
+pytestmark = pytest.mark.slow
+
 LAST = "meters last 5000"
 DEVICES = [f"d{n}" for n in range(1_000)]
 FOR_EVER = "for (var i := 0; i < 999999; i += 1) { 1 }"

@@ -24,6 +24,8 @@ from viewer.gate import MAX_FOLLOWED, READING, Gate, error
 from viewer.perspective_pb2 import Request, ViewConfig
 from viewer.views import TooMuch, check
 
+pytestmark = pytest.mark.slow
+
 SERIES, LAST = "meters series 5000", "meters last 5000"
 MAKE_PORT = 5
 

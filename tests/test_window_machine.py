@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,6 +20,8 @@ from window_strategies import CASES, KINDS, devices, differing, overwritten, pat
 from headrace.pipeline.model import Count
 from processors.windows import WindowOperator
 from processors.windows.state import changed_pieces, restore
+
+pytestmark = pytest.mark.slow
 
 steps = st.lists(st.tuples(devices, st.integers(0, 3), values_of()), min_size=1, max_size=6)
 """Readings, and how many seconds each is beyond the one before."""

@@ -20,6 +20,8 @@ from processors.windows.repartition.update import Panes, Update, decode, encode
 from processors.windows.state import changed_pieces, restore_into
 from processors.windows.time.watermark import NEVER
 
+pytestmark = pytest.mark.slow
+
 DEVICES = tuple(f"d{n}" for n in range(6))
 KINDS: dict[str, dict[str, str]] = {
     "tumbling": {"window": 'kind = "tumbling", size = "10s"'},

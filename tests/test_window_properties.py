@@ -26,6 +26,8 @@ from window_strategies import (
 from processors.windows import WindowOperator
 from processors.windows.state import changed_pieces, restore
 
+pytestmark = pytest.mark.slow
+
 every_case = pytest.mark.parametrize(("kind", "variant"), CASES)
 AT_LAST = Tick(FOR_EVER_US)
 

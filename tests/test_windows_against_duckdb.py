@@ -32,6 +32,8 @@ from recordings import (
 from headrace.batch import Batch
 from processors.windows import WindowSpec
 
+pytestmark = pytest.mark.slow
+
 Sql = str
 OF_ANYTHING = ("count", "missing", "first", "last", "distinct")
 UNORDERED = (*OF_ANYTHING, "sum", "min", "max", "range", "mean", "variance", "stddev")

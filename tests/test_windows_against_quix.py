@@ -34,6 +34,8 @@ from headrace.batch import Batch
 from headrace.topics import CLIENT
 from processors.windows import WindowOperator
 
+pytestmark = pytest.mark.slow
+
 with warnings.catch_warnings(record=True):
     from quixstreams import Application
     from quixstreams.dataframe import StreamingDataFrame

@@ -30,6 +30,8 @@ from recordings import (
 
 from headrace.batch import Batch
 
+pytestmark = pytest.mark.slow
+
 TYPES = {"float": "DOUBLE", "int": "BIGINT", "text": "NCHAR(16)", "bool": "BOOL"}
 ROWS_A_STATEMENT = 1_000
 # Of each field: our aggregate, and TDengine's function of the same name or meaning.
