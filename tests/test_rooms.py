@@ -89,6 +89,7 @@ def test_types_are_for_users_too() -> None:
         assert (ROOT / room / "py.typed").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["--version"], ["check"], *([stage, "--help"] for stage in STAGES)], ids=" ".join)
 def test_a_users_own_folders_are_not_in_the_way(tmp_path: Path, command: list[str]) -> None:
     for room in ("headrace", *STAGES):
