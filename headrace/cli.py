@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from headrace import __version__, logs
+import typer
+
+from headrace import __version__, flags, logs
 from headrace.duration import Duration
 from headrace.errors import HeadraceError, SettingsError
 from headrace.exhaustion import allow_files
 from headrace.pipeline import all_topics, load
-from headrace.redaction import redact_stderr
-from headrace.service import guarded
-from headrace.settings import Settings, add_flags, from_flags
+from headrace.settings import Settings, from_flags
 
 STAGES = {
     "producers": "send readings: simulated devices, replayed recordings",
@@ -28,108 +29,103 @@ STAGES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code (2 for what the user can correct)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stage in STAGES:
+        if (environment := flags.completing("headrace", stage)) is not None:
+            os.execve(sys.executable, [sys.executable, "-m", stage], environment)  # noqa: S606 - no shell is wanted
     if arguments and arguments[0] in STAGES:
         # A stage is a program of its own, with its own flags and signals.
         os.execv(  # noqa: S606 - no shell is wanted
             sys.executable, [sys.executable, "-P", "-m", *arguments]
         )
-    redact_stderr()
-    flags = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int | None] = flags.run
     try:
-        return guarded(lambda: run(flags), debug=flags.debug)
-    except BrokenPipeError:
+        return flags.call(_application(), arguments, program="headrace")
+    except flags.ReaderGone:
         # The reader of a pipe (head, less) has gone: nothing is left to say, to nobody.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="headrace",
-        description="Sensor readings to event-time windows, a store and a live page.",
-        epilog="Every flag can also be given by the environment: --broker is HEADRACE_BROKER, and so on.",
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"headrace {__version__}")
+        raise typer.Exit
+
+
+def _headrace(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="show the version")
+    ] = False,
+) -> None:
+    """Sensor readings to event-time windows, a store and a live page."""
+
+
+def _application() -> typer.Typer:
+    app = flags.application(
+        "Sensor readings to event-time windows, a store and a live page.",
+        epilog="A flag wins over its environment variable, as --broker over HEADRACE_BROKER.",
+        completion=True,
     )
-    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    demo = _command(commands, "demo", _demo, "run the whole line on an embedded broker and store")
-    add_flags(demo, "pipeline", "store", "data", "host", "port", "public", "log")
-    demo.add_argument(
-        "--for", dest="run_for", metavar="DURATION", help="stop by itself, as 30s; then recount everything"
-    )
-    demo.add_argument("--headless", action="store_true", help="do not open a browser")
-    demo.add_argument("--report", metavar="FILE", help="write the ledger in the end as JSON")
-    demo.add_argument("--reset", action="store_true", help="start over: forget all earlier readings")
-    demo.add_argument("--broker-port", type=int, default=9092, metavar="PORT", help="0 picks a free one")
-    check = _command(commands, "check", _check, "report every mistake in the pipeline file")
-    add_flags(check, "pipeline")
-    broker = _command(commands, "broker", _broker, "run the embedded broker alone")
-    add_flags(broker, "data")
-    broker.add_argument("--broker-port", type=int, default=9092, metavar="PORT", help="0 picks a free one")
-    topics = _command(commands, "topics", _topics, "list topics with their counts and lag")
-    add_flags(topics, "pipeline", "broker")
-    tail = _command(commands, "tail", _tail, "print a topic's newest messages, and then what comes")
-    add_flags(tail, "broker")
-    tail.add_argument("topic", metavar="TOPIC")
-    tail.add_argument("-n", type=int, default=10, metavar="N", help="begin with the newest N (10)")
-    tail.add_argument("--no-follow", action="store_true", help="stop at the end of the topic")
-    verify = _command(commands, "verify", _verify, "recount the ledger from the broker and the store")
-    add_flags(verify, "pipeline", "broker", "store", "data")
-    verify.add_argument("--drained", action="store_true", help="a message that no stage has read yet is a fault")
+
+    app.callback()(_headrace)
+    line = ("pipeline", "store", "data", *flags.PAGE, "log")
+    text = "run the whole line on an embedded broker and store"
+    flags.add(app, _demo, name="demo", settings=line, text=text, given=_with_store_of_demo)
+    flags.add(app, _check, name="check", settings=["pipeline"], text="report every mistake in the pipeline file")
+    flags.add(app, _broker, name="broker", settings=["data"], text="run the embedded broker alone")
+    topics = ["pipeline", "broker"]
+    flags.add(app, _topics, name="topics", settings=topics, text="list topics with their counts and lag")
+    flags.add(app, _tail, name="tail", settings=["broker"], text="print a topic's newest messages, and then what comes")
+    told = ["pipeline", "broker", "store", "data"]
+    flags.add(app, _verify, name="verify", settings=told, text="recount the ledger from the broker and the store")
     for name, text in STAGES.items():
-        commands.add_parser(name, help=f"{text} (python -m {name})", add_help=False)
-    return parser
+        # For the help alone: they are run as programs of their own.
+        app.command(name, help=f"{text} (python -m {name})", add_help_option=False)(lambda: None)
+    return app
 
 
-def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int | None],
-    text: str,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser
-
-
-def _settings(flags: argparse.Namespace) -> Settings:
+def _settle(settings: Settings) -> None:
     allow_files()
-    settings = from_flags(flags)
     logs.configure("headrace", settings.log)
-    return settings
 
 
-def _demo(flags: argparse.Namespace) -> int:
-    from pathlib import Path
+def _with_store_of_demo(given: dict[str, str | None]) -> dict[str, str | None]:
+    """What was given, and a store in the data folder if none was."""
+    if given["store"] is not None:
+        return given
+    return {**given, "store": f"sqlite:///{from_flags(given).data / 'store.db'}"}
 
+
+def _demo(
+    settings: Settings,
+    *,
+    run_for: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="stop by itself, as 30s; then recount everything")
+    ] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="do not open a browser")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="write the ledger in the end as JSON")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="start over: forget all earlier readings")] = False,
+    broker_port: flags.BrokerPort = 9092,
+) -> int:
     from headrace.demo import Demo, Options
 
-    if getattr(flags, "store", None) is None and "HEADRACE_STORE" not in os.environ:
-        data = from_flags(flags).data
-        flags.store = f"sqlite:///{data / 'store.db'}"
-    settings = _settings(flags)
+    _settle(settings)
     run_s = None
-    if flags.run_for is not None:
+    if run_for is not None:
         try:
-            run_s = Duration.parse(flags.run_for).seconds
+            run_s = Duration.parse(run_for).seconds
         except ValueError as error:
             raise SettingsError(f"--for: {error}", hint="as --for 30s") from None
-    options = Options(
-        run_s=run_s,
-        headless=flags.headless,
-        report=None if flags.report is None else Path(flags.report),
-        reset=flags.reset,
-        broker_port=flags.broker_port,
-    )
+    options = Options(run_s=run_s, headless=headless, report=report, reset=reset, broker_port=broker_port)
     return Demo(settings, load(settings.pipeline), options).run()
 
 
-def _check(flags: argparse.Namespace) -> int:
+def _check(settings: Settings) -> int:
     from headrace.pipeline.load import Mistakes
     from headrace.recorded_span import outdated_recordings
 
-    settings = _settings(flags)
+    _settle(settings)
     pipeline = load(settings.pipeline)
     text = settings.pipeline.read_text(encoding="utf-8")
     mistakes, notes = Mistakes(str(settings.pipeline), text), Mistakes(str(settings.pipeline), text)
@@ -146,42 +142,54 @@ def _check(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _broker(flags: argparse.Namespace) -> int:
+def _broker(settings: Settings, *, broker_port: flags.BrokerPort = 9092) -> int:
     from headrace.broker.embedded import run
 
-    run(_settings(flags).data / "broker", flags.broker_port)
+    _settle(settings)
+    run(settings.data / "broker", broker_port)
     return 0
 
 
-def _topics(flags: argparse.Namespace) -> int:
+def _topics(settings: Settings) -> int:
     from headrace.inspect import list_topics
 
-    settings = _settings(flags)
+    _settle(settings)
     list_topics(settings.broker, load(settings.pipeline), settings.store)
     return 0
 
 
-def _tail(flags: argparse.Namespace) -> int:
+def _tail(
+    settings: Settings,
+    *,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="a topic of the broker")],
+    newest: Annotated[int, typer.Option("-n", metavar="N", min=0, help="begin with the newest N")] = 10,
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="stop at the end of the topic")] = False,
+) -> int:
     from headrace.inspect import tail
 
-    tail(_settings(flags).broker, flags.topic, newest=flags.n, follow=not flags.no_follow)
+    _settle(settings)
+    tail(settings.broker, topic, newest=newest, follow=not no_follow)
     return 0
 
 
-def _verify(flags: argparse.Namespace) -> int:
+def _verify(
+    settings: Settings,
+    *,
+    drained: Annotated[bool, typer.Option("--drained", help="a message that no stage has read yet is a fault")] = False,
+) -> int:
     from headrace.ledger import LedgerReader
     from headrace.status import Board
     from headrace.stores import open_store
     from headrace.topics import ONE_AFTER_ANOTHER, reader, wait_for_broker
     from headrace.verify import verify
 
-    settings = _settings(flags)
+    _settle(settings)
     pipeline = load(settings.pipeline)
     wait_for_broker(settings.broker, patience_s=10)
     store = open_store(settings.store, readonly=True)
     consumer, ledger = reader(settings.broker, **ONE_AFTER_ANOTHER), LedgerReader(reader(settings.broker), pipeline)
     try:
-        verdict = verify(consumer, pipeline, ledger, store, drained=flags.drained)
+        verdict = verify(consumer, pipeline, ledger, store, drained=drained)
         if not any(line.entries for line in verdict.lines):
             raise HeadraceError("the ledger is empty: no stage has counted anything", hint="start the line first")
     finally:

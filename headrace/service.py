@@ -1,4 +1,4 @@
-"""What every service does before its work: read flags and the pipeline file, wait for the broker, make topics.
+"""What every service does before its work: read flags and the pipeline file, and configure its logs.
 
 Errors that we raise on purpose become two lines, what happened and what to do, and exit code 2; a traceback
 is shown only with ``--debug``.
@@ -6,77 +6,47 @@ is shown only with ``--debug``.
 
 from __future__ import annotations
 
-import argparse
-import sys
+import functools
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from headrace import logs
+from headrace import flags, logs
 from headrace.children import follow_parent
-from headrace.errors import HeadraceError
-from headrace.exhaustion import allow_files, exhausted
+from headrace.exhaustion import allow_files
 from headrace.pipeline import Pipeline, load
-from headrace.redaction import redact_stderr
-from headrace.settings import Settings, add_flags, from_flags
-
-USAGE_EXIT = 2
+from headrace.settings import Settings
 
 
-def parser(service: str, description: str, *flags: str) -> argparse.ArgumentParser:
-    """A parser with the common flags (or the named ones) and --debug."""
-    redact_stderr()
-    made = argparse.ArgumentParser(prog=service, description=description)
-    add_flags(made, *flags)
-    made.add_argument("--debug", action="store_true", help="show tracebacks")
-    return made
-
-
-def settle(service: str, flags: argparse.Namespace) -> tuple[Settings, Pipeline]:
-    """Settings and pipeline of a service, with its logs configured. Raises what is wrong with them."""
+def settle(service: str, settings: Settings) -> Pipeline:
+    """The pipeline of a service, with its logs configured. Raises what is wrong with it."""
     follow_parent()
     allow_files()
-    settings = from_flags(flags)
     logs.configure(service, settings.log)
-    return settings, load(settings.pipeline)
+    return load(settings.pipeline)
 
 
-def guarded(run: Callable[[], int | None], *, debug: bool) -> int:
-    """Run ``run``; its exit code, or that of the error it raised."""
-    try:
-        return run() or 0
-    except HeadraceError as error:
-        if debug:
-            raise
-        return _said(error)
-    except Exception as error:
-        known = exhausted(error)
-        if known is None or debug:
-            raise
-        return _said(known)
-    except KeyboardInterrupt:
-        return 130
+def settled(service: str, run: Callable[..., int | None]) -> Callable[..., int | None]:
+    """``run(settings, pipeline, **flags)`` as a command, which is a function of the settings and flags."""
 
+    @functools.wraps(run)
+    def go(settings: Settings, **own: Any) -> int | None:
+        return run(settings, settle(service, settings), **own)
 
-def _said(error: HeadraceError) -> int:
-    print(f"error: {error.message}", file=sys.stderr)
-    print(f"hint: {error.hint}", file=sys.stderr)
-    return USAGE_EXIT
+    parameters = inspect.signature(run, eval_str=True).parameters.values()
+    go.__signature__ = inspect.Signature([p for p in parameters if p.kind is p.KEYWORD_ONLY])  # type: ignore[attr-defined]
+    return go
 
 
 def main(
     service: str,
     description: str,
-    run: Callable[[Settings, Pipeline, argparse.Namespace], int | None],
+    run: Callable[..., int | None],
     arguments: Sequence[str] | None = None,
-    extend: Callable[[argparse.ArgumentParser], None] | None = None,
+    *,
+    settings: Sequence[str] = flags.OF_SERVICES,
 ) -> int:
-    """The main function of a service: ``run(settings, pipeline, flags)`` with everything settled."""
-    made = parser(service, description)
-    if extend is not None:
-        extend(made)
-    flags = made.parse_args(arguments)
-
-    def go() -> int | None:
-        settings, pipeline = settle(service, flags)
-        return run(settings, pipeline, flags)
-
-    return guarded(go, debug=flags.debug)
+    """The main function of a service: ``run(settings, pipeline, **flags)`` with everything settled."""
+    app = flags.application(description)
+    flags.add(app, settled(service, run), settings=settings, text=description)
+    return flags.call(app, arguments, program=f"python -m {service}")

@@ -1,6 +1,7 @@
 """What a deployment changes: addresses and folders, from flags or the environment.
 
-Every service takes the same flags; a flag wins over its environment variable, which wins over the default.
+A flag wins over its environment variable, which wins over the default. Every service takes those of the line, and what
+serves a page (the viewer, the demo) those of the page as well.
 
 | flag          | environment          | default                                            |
 | ------------- | -------------------- | -------------------------------------------------- |
@@ -10,15 +11,14 @@ Every service takes the same flags; a flag wins over its environment variable, w
 | --data        | HEADRACE_DATA        | .headrace                                          |
 | --instance    | HEADRACE_INSTANCE    | 1 (unique for each process of the same service)    |
 | --guarantee   | HEADRACE_GUARANTEE   | at-least-once (or exactly-once)                    |
-| --host        | HEADRACE_HOST        | 127.0.0.1 (viewer)                                 |
-| --port        | HEADRACE_PORT        | 8081 (viewer)                                      |
-| --public      | HEADRACE_PUBLIC      | off: a --host beyond loopback is refused (viewer)  |
 | --log         | HEADRACE_LOG         | warning (debug, info, warning, error)              |
+| --host        | HEADRACE_HOST        | 127.0.0.1 (page)                                   |
+| --port        | HEADRACE_PORT        | 8081 (page)                                        |
+| --public      | HEADRACE_PUBLIC      | off: a --host beyond loopback is refused (page)    |
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import tempfile
@@ -71,46 +71,14 @@ class Settings:
         return {f"HEADRACE_{name.upper()}": str(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
-def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the common flags (or only the named ones) to a parser."""
-    texts = {
-        "pipeline": "the pipeline file",
-        "broker": "the broker's host:port",
-        "store": "sqlite:///PATH or taosws://USER:PASSWORD@HOST:PORT/DATABASE",
-        "data": "the folder for state and the embedded parts",
-        "instance": "this process's name among those of the same service, kept over restarts",
-        "guarantee": "at-least-once or exactly-once",
-        "host": "the address that the viewer listens on",
-        "port": "the port that the viewer listens on",
-        "public": "let the viewer listen beyond this machine, where all who reach it see the page: it has no login",
-        "log": "debug, info, warning or error",
-    }
-    for name in names or tuple(texts):
-        if name == "public":
-            parser.add_argument("--public", action="store_const", const="1", default=None, help=texts[name])
-        else:
-            parser.add_argument(f"--{name}", default=None, metavar=name.upper(), help=texts[name])
-
-
-def add_session_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--session``, for the services that share partitions in a consumer group."""
-    parser.add_argument(
-        "--session",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long this process may be silent before others take its partitions",
-    )
-
-
-def from_flags(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from parsed flags, else the environment, else the defaults.
+def from_flags(flags: Mapping[str, str | None], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from what flags say, else the environment, else the defaults.
 
     Raises SettingsError when a value cannot be used.
     """
     values: dict[str, object] = {}
     for name in Settings.__dataclass_fields__:
-        text = getattr(flags, name, None)
+        text = flags.get(name)
         if text is None:
             text = environ.get(f"HEADRACE_{name.upper()}") or None
         if text is None:

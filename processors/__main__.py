@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from headrace.errors import SettingsError
 from headrace.exhaustion import FILES_A_PARTITION, LEAST_FILES, allow_files
+from headrace.flags import Session
 from headrace.pipeline import Pipeline
 from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
-from headrace.settings import Settings, add_session_flag, writable_folder
+from headrace.settings import Settings, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
 from processors.other_processors import await_no_overlap
 from processors.streams import MergedStream, TopicStreams
@@ -21,26 +26,20 @@ SESSION_ENDS_S = 5.0
 """By then after a session the broker has let go of a member that has died."""
 
 
-def extend(parser: argparse.ArgumentParser) -> None:
-    """The flags of this service."""
-    parser.add_argument("streams", nargs="*", metavar="STREAM", help="the streams to run; all if none is named")
-    parser.add_argument("--batch", type=int, default=4_000, help="messages a micro-batch at the most")
-    parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit a checkpoint")
-    add_session_flag(parser)
-    fresh = parser.add_mutually_exclusive_group()
-    fresh.add_argument(
-        "--reset-state", action="store_true", help="go on from here with new windows: what the open ones hold is lost"
-    )
-    fresh.add_argument(
-        "--rebuild", action="store_true", help="compute all streams again from what their topics still have"
-    )
+@dataclass(frozen=True)
+class Pace:
+    """How many messages make a micro-batch at the most, how often to commit, and how long others wait for this."""
+
+    batch: int = 4_000
+    commit_s: float = 1.0
+    session_s: float = 10.0
 
 
 def build(
-    settings: Settings, pipeline: Pipeline, flags: argparse.Namespace, *, reset: bool = False
+    settings: Settings, pipeline: Pipeline, names: Sequence[str] = (), *, pace: Pace = Pace(), reset: bool = False
 ) -> MicroBatchApplication:
     """The application that runs the streams. Raises SettingsError for a stream that is not declared."""
-    names = flags.streams or list(pipeline.streams)
+    names = names or list(pipeline.streams)
     for name in names:
         if name not in pipeline.streams:
             raise SettingsError(f"there is no stream {name!r}", hint=f"name one of {', '.join(pipeline.streams)}")
@@ -51,9 +50,9 @@ def build(
         state=writable_folder(settings.data / "state" / f"processors-{settings.instance}"),
         produces=written_topics(pipeline),
         guarantee=settings.guarantee,
-        commit_s=flags.commit,
-        batch=flags.batch,
-        session_s=flags.session,
+        commit_s=pace.commit_s,
+        batch=pace.batch,
+        session_s=pace.session_s,
     )
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]
@@ -64,29 +63,51 @@ def build(
     return app
 
 
-def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> int:
+def run(
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    streams: Annotated[
+        list[str] | None, typer.Argument(metavar="STREAM", help="the streams to run; all if none is named")
+    ] = None,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = 4_000,
+    commit: Annotated[
+        float, typer.Option("--commit", metavar="SECONDS", help="how often to commit a checkpoint")
+    ] = 1.0,
+    session: Session = 10.0,
+    reset_state: Annotated[
+        bool,
+        typer.Option("--reset-state", help="go on from here with new windows: what the open ones hold is lost"),
+    ] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="compute all streams again from what their topics still have")
+    ] = False,
+) -> int:
     """Run until SIGTERM or SIGINT."""
+    if reset_state and rebuild:
+        raise SettingsError("--reset-state and --rebuild exclude each other", hint="--rebuild begins with new windows")
+    names = streams or []
     if not pipeline.streams:
         raise SettingsError("the pipeline file declares no stream", hint="declare one as [streams.NAME]")
     writable_folder(settings.data)
-    sources, repartitions = topics_of(pipeline, flags.streams)
+    sources, repartitions = topics_of(pipeline, names)
     partitions = {topic.name: topic.partitions for topic in wanted(pipeline)}
     allow_files(LEAST_FILES + FILES_A_PARTITION * sum(partitions[name] for name in (*sources, *repartitions)))
     admin = wait_for_broker(settings.broker)
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
-    names = flags.streams or list(pipeline.streams)
-    patience_s = flags.session + SESSION_ENDS_S
-    start(settings.broker, lambda: await_no_overlap(admin, pipeline, names, patience_s=patience_s))
-    if flags.rebuild:
-        read_again(admin, processors_group(pipeline, flags.streams or pipeline.streams), sources, repartitions)
+    running = names or list(pipeline.streams)
+    patience_s = session + SESSION_ENDS_S
+    start(settings.broker, lambda: await_no_overlap(admin, pipeline, running, patience_s=patience_s))
+    if rebuild:
+        read_again(admin, processors_group(pipeline, running), sources, repartitions)
     last: MicroBatchApplication | None = None
-    reset = flags.reset_state or flags.rebuild
+    reset = reset_state or rebuild
 
     def make() -> MicroBatchApplication:
         nonlocal last, reset
         # Once committed it is done: when the broker comes back after it was gone, the state is the one made since.
         reset = reset and not (last is not None and last.has_committed)
-        last = build(settings, pipeline, flags, reset=reset)
+        last = build(settings, pipeline, names, pace=Pace(batch, commit, session), reset=reset)
         return last
 
     keep_running(settings.broker, make)
@@ -102,4 +123,4 @@ def topics_of(pipeline: Pipeline, names: list[str]) -> tuple[list[str], list[str
 
 
 if __name__ == "__main__":
-    sys.exit(main("processors", "Aggregate readings to windows, in event time.", run, extend=extend))
+    sys.exit(main("processors", "Aggregate readings to windows, in event time.", run))

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Annotated, Any
 
-from headrace.redaction import redact_stderr
-from headrace.service import guarded, settle
-from headrace.settings import add_flags
+import typer
+
+from headrace import flags
+from headrace.pipeline import Pipeline
+from headrace.service import settle
+from headrace.settings import Settings
 from producers import declared, run
 from producers.pace import SECOND_US
 from producers.portion import Source
 from producers.send import Sender
 
 logger = logging.getLogger("headrace.producers")
-_KINDS = ("simulate", "replay")
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME", help="a producer of the pipeline file; all if none is named")
+]
+TopicFlag = Annotated[
+    str, typer.Option("--topic", metavar="TOPIC", help="the topic it writes into, of the pipeline file")
+]
+Restart = Annotated[bool, typer.Option("--restart", help="replay from the start, not from where it stopped")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="show no progress and no summary")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,40 +40,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     The exit status is 0, 1 when readings were not delivered, or 2 after one clear line about a mistake.
     """
-    redact_stderr()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    kind = arguments[0] if arguments and arguments[0] in _KINDS else None
-    flags = parser(kind).parse_args(arguments[1:] if kind else arguments)
-    return guarded(lambda: _run(kind, flags), debug=flags.debug)
-
-
-def parser(kind: str | None = None) -> argparse.ArgumentParser:
-    """The flags of ``simulate``, ``replay`` or, without a kind, of the producers of the pipeline file."""
-    made = argparse.ArgumentParser(
-        prog="python -m producers" if kind is None else f"python -m producers {kind}",
-        description=__doc__
-        if kind is None
-        else f"{kind.capitalize()} from flags. What is not given is as the "
-        f"pipeline file declares it for the topic, else the default of [producers.*] with kind = {kind!r}.",
-        epilog="`python -m producers simulate --help` and `replay --help` tell how to run one from flags."
-        if kind is None
-        else None,
-    )
+    kind = arguments[0] if arguments and arguments[0] in _OF_KIND else None
+    for one in _OF_KIND:
+        if (environment := flags.completing("producers", one)) is not None:
+            os.environ.update(environment)
+            kind = one
     if kind is None:
-        text = "a producer of the pipeline file; all if none is named"
-        made.add_argument("name", nargs="*", metavar="NAME", help=text)
-    else:
-        made.add_argument("--topic", required=True, help="the topic it writes into, of the pipeline file")
-        for words, text in (_SIMULATE if kind == "simulate" else _REPLAY).items():
-            _flag(made, words, text)
-        for words, text in _BOTH.items():
-            _flag(made, words, text)
-    if kind != "simulate":
-        made.add_argument("--restart", action="store_true", help="replay from the start, not from where it stopped")
-    made.add_argument("--quiet", action="store_true", help="show no progress and no summary")
-    made.add_argument("--debug", action="store_true", help="show a traceback after a mistake")
-    add_flags(made)
-    return made
+        about = "Simulate devices and replay recordings into the broker's topics."
+        epilog = "`python -m producers simulate --help` and `replay --help` tell how to run one from flags."
+        app = flags.application(about, epilog=epilog)
+        flags.add(app, _named, settings=flags.OF_SERVICES, text=about, epilog=epilog)
+        return flags.call(app, arguments, program="python -m producers")
+    command, more = _OF_KIND[kind]
+    about = (
+        f"{kind.capitalize()} from flags. What is not given is as the pipeline file declares it for the topic, else the"
+        f" default of producers with kind = {kind!r}."
+    )
+    app = flags.application(about)
+    flags.add(app, command, settings=flags.OF_SERVICES, text=about, more={**_types(more), **_types(_BOTH)})
+    return flags.call(app, arguments[1:], program=f"python -m producers {kind}")
+
+
+def _named(settings: Settings, *, names: Names = None, restart: Restart = False, quiet: Quiet = False) -> int:
+    pipeline = settle("producers", settings)
+    producers = declared.chosen(pipeline, names or [], settings.pipeline)
+    return _run(settings, pipeline, producers, restart=restart, quiet=quiet)
+
+
+def _simulate(settings: Settings, *, topic: TopicFlag, quiet: Quiet = False, **given: Any) -> int:
+    return _from_flags("simulate", settings, {**given, "topic": topic}, restart=False, quiet=quiet)
+
+
+def _replay(
+    settings: Settings, *, topic: TopicFlag, restart: Restart = False, quiet: Quiet = False, **given: Any
+) -> int:
+    return _from_flags("replay", settings, {**given, "topic": topic}, restart=restart, quiet=quiet)
+
+
+def _from_flags(kind: str, settings: Settings, given: dict[str, Any], *, restart: bool, quiet: bool) -> int:
+    pipeline = settle("producers", settings)
+    name, one = declared.from_flags(kind, given, pipeline, settings.pipeline)
+    return _run(settings, pipeline, {name: one}, restart=restart, quiet=quiet)
 
 
 _BOTH = {
@@ -81,7 +101,7 @@ _SIMULATE = {
 }
 _REPLAY = {
     "--file PATH": "the recording: .csv, .csv.gz or .parquet",
-    "--time-columns COLUMN *": "the column that holds the time, or several that are joined by a space",
+    "--time-columns COLUMN +": "the column that holds the time; of several the texts are joined by a space",
     "--time-format FORMAT": "epoch_s, epoch_ms, epoch_us, epoch_ns, iso8601, or a strptime pattern",
     "--time-zone ZONE": "the named zone of times that carry none",
     "--field FIELD=COLUMN +": "the recording's column for a field of the topic",
@@ -95,26 +115,28 @@ _REPLAY = {
 }
 
 
-def _flag(made: argparse.ArgumentParser, words: str, text: str) -> None:
-    flag, *shape = words.split()
-    if shape == ["?"]:
-        made.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
-    elif shape[-1] == "+":
-        made.add_argument(flag, action="append", metavar=shape[0], help=f"{text} (may be given several times)")
-    elif shape[-1] == "*":
-        made.add_argument(flag, nargs="+", metavar=shape[0], help=text)
-    else:
-        made.add_argument(flag, metavar=shape[0], help=text)
+_OF_KIND = {"simulate": (_simulate, _SIMULATE), "replay": (_replay, _REPLAY)}
 
 
-def _run(kind: str | None, flags: argparse.Namespace) -> int:
-    settings, pipeline = settle("producers", flags)
-    if kind is None:
-        producers = declared.chosen(pipeline, flags.name, settings.pipeline)
-    else:
-        name, one = declared.from_flags(kind, flags, pipeline, settings.pipeline)
-        producers = {name: one}
+def _types(texts: dict[str, str]) -> dict[str, Any]:
+    """The types of flags, by their names: a text, several (+), or on and off (?). The pipeline's types judge values."""
+    types: dict[str, Any] = {}
+    for words, text in texts.items():
+        flag, *shape = words.split()
+        name = flag.removeprefix("--").replace("-", "_")
+        if shape == ["?"]:
+            types[name] = Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text)]
+        elif shape[-1] == "+":
+            many = typer.Option(flag, metavar=shape[0], help=f"{text} (may be given several times)")
+            types[name] = Annotated[list[str] | None, many]
+        else:
+            types[name] = Annotated[str | None, typer.Option(flag, metavar=shape[0], help=text)]
+    return types
 
+
+def _run(
+    settings: Settings, pipeline: Pipeline, producers: dict[str, declared.Producer], *, restart: bool, quiet: bool
+) -> int:
     def opened() -> list[Source]:
         return [
             declared.source(
@@ -124,7 +146,7 @@ def _run(kind: str | None, flags: argparse.Namespace) -> int:
                 folder=Path(settings.pipeline).parent,
                 data=settings.data,
                 now_us=run.now_us(),
-                restart=getattr(flags, "restart", False),
+                restart=restart,
             )
             for name, producer in producers.items()
         ]
@@ -145,7 +167,7 @@ def _run(kind: str | None, flags: argparse.Namespace) -> int:
     if sender.connect() and run.now_us() - asked_us > SECOND_US:
         # What begins now begins when the broker is there, and does not make up for the time before.
         sources = opened()
-    outcomes = run.run(sources, sender, quiet=flags.quiet)
+    outcomes = run.run(sources, sender, quiet=quiet)
     return 1 if any(outcome.failed for outcome in outcomes) else 0
 
 

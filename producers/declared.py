@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -42,24 +41,25 @@ def chosen(pipeline: Pipeline, names: Sequence[str], file: Path) -> dict[str, Pr
     return made
 
 
-def from_flags(kind: str, flags: argparse.Namespace, pipeline: Pipeline, file: Path) -> tuple[str, Producer]:
+def from_flags(kind: str, flags: Mapping[str, Any], pipeline: Pipeline, file: Path) -> tuple[str, Producer]:
     """The name and the declaration that flags make, over the declaration of that kind for the topic if there is one.
 
     Raises SettingsError for a value that cannot be used.
     """
-    if flags.topic not in pipeline.topics:
+    given = {key: value for key, value in flags.items() if value is not None}
+    wanted_topic: str = given["topic"]
+    if wanted_topic not in pipeline.topics:
         raise SettingsError(
-            f"{file} declares no topic {flags.topic!r}", hint=nearest_name(flags.topic, pipeline.topics)
+            f"{file} declares no topic {wanted_topic!r}", hint=nearest_name(wanted_topic, pipeline.topics)
         )
     wanted: type[Producer] = Simulate if kind == "simulate" else Replay
-    there = {n: p for n, p in pipeline.producers.items() if isinstance(p, wanted) and p.topic == flags.topic}
-    name = next(iter(there), f"{kind}-{flags.topic}")
-    given = {key: value for key, value in vars(flags).items() if value is not None}
+    there = {n: p for n, p in pipeline.producers.items() if isinstance(p, wanted) and p.topic == wanted_topic}
+    name = next(iter(there), f"{kind}-{wanted_topic}")
     values: dict[str, Any] = {}
     if name in there:
         values = {field: getattr(there[name], field) for field in there[name].__struct_fields__}
     values |= {field: _converted(field, given[field], wanted) for field in wanted.__struct_fields__ if field in given}
-    topic = pipeline.topics[flags.topic]
+    topic = pipeline.topics[wanted_topic]
     if wanted is Simulate:
         values["curves"] = _curves(given.get("curve", []), values.get("curves", {}), topic)
         if "fault" in given:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
+from typing import Annotated
+
+import typer
 
 from headrace.errors import StoreError, StoreUnavailable
+from headrace.flags import Session
 from headrace.pipeline import Pipeline, all_tables, all_topics
 from headrace.pipeline.consumer_groups import sinks_group
 from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
-from headrace.settings import Settings, add_session_flag, writable_folder
+from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
 from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker, written_topics
 from sinks.tables import TableSink
-
-
-def extend(parser: argparse.ArgumentParser) -> None:
-    """The flags of this service."""
-    parser.add_argument("--batch", type=int, default=2_000, help="messages a micro-batch at the most")
-    parser.add_argument("--commit", type=float, default=1.0, metavar="SECONDS", help="how often to commit offsets")
-    parser.add_argument(
-        "--rebuild", action="store_true", help="empty the store, and fill it again from what the topics still have"
-    )
-    add_session_flag(parser)
-
 
 TICK_S = 60.0
 """How often a silent partition is looked at again: there is nothing to be done about it."""
@@ -54,7 +46,15 @@ def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = Fa
             return store
 
 
-def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.Namespace) -> MicroBatchApplication:
+def build(
+    settings: Settings,
+    pipeline: Pipeline,
+    store: Store,
+    *,
+    batch: int = 2_000,
+    commit_s: float = 1.0,
+    session_s: float = 10.0,
+) -> MicroBatchApplication:
     """The application that fills the store."""
     app = MicroBatchApplication(
         broker=settings.broker,
@@ -62,10 +62,10 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, flags: argparse.
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         produces=written_topics(pipeline),
-        commit_s=flags.commit,
-        batch=flags.batch,
+        commit_s=commit_s,
+        batch=batch,
         tick_s=TICK_S,
-        session_s=flags.session,
+        session_s=session_s,
     )
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
     return app
@@ -91,22 +91,35 @@ def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
         consumer.close()
 
 
-def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> int:
+def run(
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = 2_000,
+    commit: Annotated[float, typer.Option("--commit", metavar="SECONDS", help="how often to commit offsets")] = 1.0,
+    session: Session = 10.0,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="empty the store, and fill it again from what the topics still have")
+    ] = False,
+) -> int:
     """Run until SIGTERM or SIGINT."""
     writable_folder(settings.data)
     admin = wait_for_broker(settings.broker)
     start(settings.broker, lambda: ensure_topics(admin, pipeline))
-    if flags.rebuild:
+    if rebuild:
         # Refused while another sink of the pipeline runs: it would go on from counts that are gone.
         read_again(admin, sinks_group(pipeline), list(all_topics(pipeline)), [])
-    store = wait_for_store(settings, pipeline, rebuild=flags.rebuild)
+    store = wait_for_store(settings, pipeline, rebuild=rebuild)
     try:
         start(settings.broker, lambda: check_broker(settings, pipeline, store))
-        keep_running(settings.broker, lambda: build(settings, pipeline, store, flags))
+        keep_running(
+            settings.broker,
+            lambda: build(settings, pipeline, store, batch=batch, commit_s=commit, session_s=session),
+        )
     finally:
         store.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main("sinks", "Write readings and windows into the store.", run, extend=extend))
+    sys.exit(main("sinks", "Write readings and windows into the store.", run))

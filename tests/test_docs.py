@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -184,7 +183,7 @@ def test_compose_gives_the_services_settings_that_there_are():
     for name in OURS:
         environment = services[name]["environment"]
         assert set(environment) <= known
-        settings = from_flags(argparse.Namespace(), environment)
+        settings = from_flags({}, environment)
         assert settings.broker == "redpanda:9092"
         address = Address.parse(settings.store)
         assert (address.host, address.port) == ("tdengine", 6041)

@@ -416,7 +416,16 @@ def test_a_recording_is_replayed_from_flags_alone(
     topic = topic_of(pipeline, "machine")
     flags = ["replay", "--pipeline", str(file), "--broker", broker.address, "--topic", topic, "--data", str(tmp_path)]
     mapped = ["--file", str(recording), "--field", "value=t", "--delimiter", ";", "--decimal", ",", "--missing=-"]
-    time = ["--time-columns", "day", "clock", "--time-format", "%d/%m/%Y %H:%M:%S", "--time-zone", "Europe/Rome"]
+    time = [
+        "--time-columns",
+        "day",
+        "--time-columns",
+        "clock",
+        "--time-format",
+        "%d/%m/%Y %H:%M:%S",
+        "--time-zone",
+        "Europe/Rome",
+    ]
     assert main([*flags, *mapped, *time, "--speed", "0", "--name", "t{n}"]) == 0
     assert main([*flags, *mapped, *time, "--speed", "0", "--name", "t{n}"]) == 0
     assert "replayed to its end already" in capsys.readouterr().err

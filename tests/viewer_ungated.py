@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
+from typing import Annotated
 
+import typer
+
+from headrace.flags import OF_SERVICES, PAGE
 from headrace.pipeline import Pipeline
 from headrace.service import main
 from headrace.settings import Settings
@@ -23,16 +26,17 @@ class Ungated(Gate):
             self._views.add(asked.view_id)
 
 
-def run(settings: Settings, pipeline: Pipeline, flags: argparse.Namespace) -> None:
-    budget = Budget(work_s=flags.work_s, share=flags.share, memory=flags.memory_mb << 20)
+def run(
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    work_s: Annotated[float, typer.Option("--work-s")] = 5.0,
+    share: Annotated[float, typer.Option("--share")] = 0.5,
+    memory_mb: Annotated[int, typer.Option("--memory-mb")] = 1024,
+) -> None:
+    budget = Budget(work_s=work_s, share=share, memory=memory_mb << 20)
     asyncio.run(serve(pipeline, settings, gate=Ungated, budget=budget, max_cells=None))
 
 
-def flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--work-s", type=float, default=5.0)
-    parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--memory-mb", type=int, default=1024)
-
-
 if __name__ == "__main__":
-    sys.exit(main("viewer", "A viewer without a gate.", run, extend=flags))
+    sys.exit(main("viewer", "A viewer without a gate.", run, settings=(*OF_SERVICES, *PAGE)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from headrace.errors import SettingsError
+from headrace.flags import OF_SERVICES, PAGE
 from headrace.pipeline import Pipeline
 from headrace.service import main
 from headrace.settings import Settings
@@ -66,7 +66,7 @@ async def serve(
         await engine.stop()
 
 
-def run(settings: Settings, pipeline: Pipeline, _flags: argparse.Namespace) -> None:
+def run(settings: Settings, pipeline: Pipeline) -> None:
     """Run until SIGTERM or SIGINT."""
     logging.getLogger("viewer").setLevel(settings.log.upper())
     if not is_loopback(settings.host):
@@ -81,4 +81,4 @@ def run(settings: Settings, pipeline: Pipeline, _flags: argparse.Namespace) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(main("viewer", "The live page of a line.", run))
+    sys.exit(main("viewer", "The live page of a line.", run, settings=(*OF_SERVICES, *PAGE)))
