@@ -126,6 +126,9 @@ class Run:
         watch.end()
         self._settle(watch, services)
         verdict.events, verdict.recovered_s, verdict.failures = chaos.done, chaos.recovered_s, chaos.failures
+        # Counting takes its time, and what is open would be closed by silence meanwhile.
+        for name in sorted(services.all):
+            services.stop(name)
         self._say("recounting")
         recount = self.recount(broker, store)
         verdict.findings, verdict.readings = recount.findings, recount.readings
