@@ -1258,3 +1258,23 @@ def test_people_find_a_view_with_the_name_of_the_topic(tmp_path: Path) -> None:
     assert json.loads(counts) == {"stored": 1, "duplicate": 0}
     connection.close()
     place.remove()
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (0x0130, "Database is starting up"),
+        (0x0131, "Database is closing down"),
+        (0x0396, "Database in creating status"),
+        (0x0529, "Vnode stopped"),
+        (0x0914, "Sync leader is restoring"),
+    ],
+)
+def test_a_tdengine_that_starts_or_stops_is_waited_for(code: int, text: str) -> None:
+    """A sink that met one of these while the server came back has ended for good."""
+    from headrace.stores.tdengine.connection import Connection
+
+    connection = Connection("taosws://root:secret@127.0.0.1:6041/headrace")
+    assert isinstance(connection.meaning(Exception(f"Internal error: `[0x{code:04X}] {text}`")), StoreUnavailable)
+    refused = connection.meaning(Exception("Internal error: `[0x2600] syntax error`"))
+    assert not isinstance(refused, StoreUnavailable)

@@ -24,9 +24,10 @@ _HINT = (
 _DATABASE = re.compile(r"[a-z_][a-z0-9_]{0,63}")
 _CODE = re.compile(r"\[0x([0-9A-Fa-f]{4})\]")
 
-# What TDengine calls: no dnodes yet, a database or a leader in the making, another change not done yet,
-# and a handle that did not outlive an outage.
-_AWAY = {0x000B, 0x0117, 0x0334, 0x032C, 0x0396, 0x03D3, 0x0503, 0xFFFF}
+# What TDengine calls: no dnodes yet, starting up, stopping, out of time, a database, a dnode or a leader in the
+# making, another change not done yet, a vnode that has stopped or is busy, and a handle that did not outlive an outage.
+_AWAY = {0x000B, 0x0117, 0x012C, 0x0130, 0x0131, 0x0334, 0x032C, 0x0396, 0x03B8, 0x03D3, 0x03D7, 0x0503, 0x0529}
+_AWAY |= {0x0531, 0x2504, 0xFFFF}
 # Database, table or column does not exist; so many sinks have not been there yet.
 _NOT_YET = {0x0388, 0x0362, 0x2602, 0x2603, 0x2662, 0x0618, 0x03E0, 0x03E5}
 _DENIED = {0x0303, 0x0357, 0x2644}
