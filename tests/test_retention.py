@@ -126,7 +126,7 @@ def test_readings_that_are_too_old_are_logged_once_and_shown(opened: Line) -> No
     assert opened.end(signal.SIGTERM) == 0
     said = [line for line in opened.log().splitlines() if "older than the store keeps" in line]
     assert len(said) == 1
-    assert 'oldest="2007-02-01T00:00:00+00:00"' in said[0]
+    assert "oldest=2007-02-01T00:00:00+00:00" in said[0]
     assert "`retention` in [store]" in said[0]
     assert opened.verdict() == []
     shown = subprocess.run(
