@@ -90,6 +90,25 @@ def run(app: MicroBatchApplication, topic: Topic, then: Callable[[MicroBatch], N
     app.run()
 
 
+def test_a_partition_that_was_lost_while_it_was_paused_is_read_when_it_is_back(
+    broker: KafkaPart, name: str, tmp_path: Path
+) -> None:
+    """As when the store is away, and the broker goes before the pause is over."""
+    line = ProcessorLine(broker.address, name, tmp_path, partitions=1)
+    line.make_topics()
+    line.send(readings(2, 20))
+    with application(broker, name, tmp_path) as app:
+        begin = [TopicPartition(line.topic, 0, 0)]
+        app.consumer.assign(begin)
+        until(lambda: app.consumer.consume(1, timeout=0.1), "a message")
+        app.consumer.trigger_backpressure({}, 1.0)
+        app.consumer.reset_backpressure()
+        app.consumer.unassign()
+        app.consumer.assign(begin)
+        until(lambda: app.consumer.consume(1, timeout=0.1), "a message of the partition that is back")
+    line.close()
+
+
 def test_windows_are_quix_s_own(broker: KafkaPart, name: str, tmp_path: Path) -> None:
     # No reading is late, as Quix has its own ways with those: out of order by less than the grace alone.
     line = ProcessorLine(broker.address, name, tmp_path, partitions=2, grace="2s", repeats='"keep"')

@@ -151,6 +151,14 @@ class MicroBatchConsumer(InternalConsumer):
         self._ends.clear()
         super().trigger_backpressure(seek, resume_after)
 
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        """Assign, and read all of them: librdkafka keeps the pause of a partition that was another's meanwhile.
+
+        Quix forgets what it has paused when partitions are revoked or lost, and takes an assignment to end the pause.
+        """
+        super().assign(partitions)
+        self.resume(partitions)
+
     def rewind(self, topic: str, partition: int, offset: int) -> None:
         """Go on from another offset: what waits of the partition is dropped, and so is the row that was handed out."""
         self._drop({(topic, partition)})
