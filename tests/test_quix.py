@@ -47,6 +47,7 @@ PRIVATE = [
 UNDOCUMENTED = [
     Name("internal_consumer:InternalConsumer.poll_row", "self timeout buffered", "rows that are micro-batches"),
     Name("internal_consumer:InternalConsumer.poll", "self timeout", "messages of changelogs, without ends"),
+    Name("internal_consumer:InternalConsumer.assign", "self partitions", "reading what was paused before"),
     Name("internal_consumer:InternalConsumer.seek", "self partition", "knowing where reading goes on"),
     Name("internal_consumer:InternalConsumer.subscribe", "self topics on_assign on_revoke on_lost", "rebalances"),
     Name("internal_consumer:InternalConsumer.trigger_backpressure", "self offsets_to_seek resume_after", "a sink away"),
