@@ -30,6 +30,11 @@ TOO_OFTEN, TOO_OFTEN_S = 5, 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 
 
+def program(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our modules as a program, and never a folder of its name where the user stands."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def follow_parent() -> None:
     """In a child started by :class:`Child`: end (as by SIGTERM) when the parent is gone."""
     if os.environ.get(FOLLOW) != "1":
@@ -56,7 +61,7 @@ class Child:
             self._begin = output.tell()
             self._asked = False
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", name, *arguments],
+                program(name, *arguments),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from headrace import __version__, flags, logs
+from headrace.children import program
 from headrace.duration import Duration
 from headrace.errors import HeadraceError, SettingsError
 from headrace.exhaustion import allow_files
@@ -31,12 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stage in STAGES:
         if (environment := flags.completing("headrace", stage)) is not None:
-            os.execve(sys.executable, [sys.executable, "-m", stage], environment)  # noqa: S606 - no shell is wanted
+            os.execve(sys.executable, program(stage), environment)  # noqa: S606 - no shell is wanted
     if arguments and arguments[0] in STAGES:
         # A stage is a program of its own, with its own flags and signals.
-        os.execv(  # noqa: S606 - no shell is wanted
-            sys.executable, [sys.executable, "-P", "-m", *arguments]
-        )
+        os.execv(sys.executable, program(*arguments))  # noqa: S606 - no shell is wanted
     try:
         return flags.call(_application(), arguments, program="headrace")
     except flags.ReaderGone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -102,3 +103,20 @@ def test_a_users_own_folders_are_not_in_the_way(tmp_path: Path, command: list[st
     )
     assert "a folder of the user" not in ended.stderr
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_nor_when_the_flags_of_a_stage_are_completed(tmp_path: Path, stage: str) -> None:
+    (tmp_path / stage).mkdir()
+    (tmp_path / stage / "__init__.py").write_text("raise SystemExit('a folder of the user was imported')\n")
+    line = "\n".join(("headrace", stage, "--pipe"))
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", "import sys; from headrace.cli import main; sys.exit(main())"],
+        cwd=tmp_path,
+        env={**os.environ, "_HEADRACE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "--pipeline" in ended.stdout, ended.stderr

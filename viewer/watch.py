@@ -14,7 +14,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from headrace.children import program
 from headrace.errors import HeadraceError
 from viewer import frames
 from viewer.frames import Kind, Mark, Start
@@ -204,7 +204,7 @@ class WatchedEngine:
         mark = Mark(descriptor)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "viewer.process", str(its.fileno()), str(descriptor)],
+                program("viewer.process", str(its.fileno()), str(descriptor)),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(its.fileno(), descriptor),
                 # Ctrl-C is the server's to handle.

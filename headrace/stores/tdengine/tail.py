@@ -9,7 +9,6 @@ import os
 import select
 import struct
 import subprocess
-import sys
 import time
 import uuid
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from headrace.children import program
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.port import Columns
 from headrace.stores.tdengine.connection import Connection
@@ -142,7 +142,7 @@ class TDengineTail:
         self._starts += 1
         self._heard_s = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "headrace.stores.tdengine"],
+            program("headrace.stores.tdengine"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # What it has to say comes in its last frame; a panic in taosws would write over the terminal.
