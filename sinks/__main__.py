@@ -16,7 +16,7 @@ from headrace.runtime import MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
-from headrace.topics import ensure_topics, reaches, read_again, reader, wait_for_broker, written_topics
+from headrace.topics import Ends, ensure_topics, read_again, reader, wait_for_broker, written_topics
 from sinks.tables import TableSink
 
 TICK_S = 60.0
@@ -78,15 +78,16 @@ def check_broker(settings: Settings, pipeline: Pipeline, store: Store) -> None:
     """
     consumer = reader(settings.broker)
     try:
-        for name in all_topics(pipeline):
-            ends = {partition: reach.end for partition, reach in reaches(consumer, name).items()}
-            for (topic, partition), kept in store.progress().items():
-                if topic == name and kept.next_offset > ends.get(partition, 0):
-                    raise StoreError(
-                        f"the store has counted {kept.next_offset} offsets of {topic}[{partition}], and the broker"
-                        f" has {ends.get(partition, 0)}: it was filled from another broker, or the topic is a new one",
-                        hint="name another store with --store, or fill this one again (`headrace sinks --rebuild`)",
-                    )
+        topics = all_topics(pipeline)
+        ends = Ends(consumer).of(topics)
+        for (topic, partition), kept in store.progress().items():
+            end = ends.get((topic, partition), 0)
+            if topic in topics and kept.next_offset > end:
+                raise StoreError(
+                    f"the store has counted {kept.next_offset} offsets of {topic}[{partition}], and the broker"
+                    f" has {end}: it was filled from another broker, or the topic is a new one",
+                    hint="name another store with --store, or fill this one again (`headrace sinks --rebuild`)",
+                )
     finally:
         consumer.close()
 
