@@ -15,7 +15,8 @@ from processors.windows.input.deduplication import CORRECTED, REPEATED, Deduplic
 from processors.windows.input.digest import digests
 from processors.windows.input.groups import Devices, Groups, different, group_name
 from processors.windows.input.late import LateReadings, Reason, late_readings
-from processors.windows.input.reorder_buffer import Readings, ReorderBuffer
+from processors.windows.input.readings import Readings
+from processors.windows.input.reorder_buffer import ReorderBuffer
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.engine import engine_of
 from processors.windows.spec import WindowSpec, until_us

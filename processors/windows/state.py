@@ -24,7 +24,7 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.errors import StateError
 from processors.windows.column import DTYPES
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
 

@@ -10,7 +10,7 @@ from headrace.batch import Int64s
 from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
 from processors.windows.column import heads_of, with_room
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds.alignment import Fixed
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.pane_windows import PaneWindows

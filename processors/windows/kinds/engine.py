@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from headrace.batch import Int64s
 from headrace.pipeline.model import Count, Event, Session, Sliding, State
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds.count_windows import CountWindows
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.segment_windows import SegmentWindows

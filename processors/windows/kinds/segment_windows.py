@@ -12,7 +12,7 @@ from headrace.field_types import FieldType
 from headrace.pipeline.model import Event, Session, State
 from processors.windows.aggregates import Aggregates
 from processors.windows.column import DTYPES, Column, as_array, heads_of, with_room
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds import segments
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.rows import Rows

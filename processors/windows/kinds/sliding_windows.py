@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.sliding import Sliding
 from processors.windows.time.closed_up_to import ClosedUpTo

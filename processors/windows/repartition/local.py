@@ -23,7 +23,7 @@ from headrace.batch import Batch, Int64s
 from processors.windows.aggregates import Partials
 from processors.windows.input.groups import EachDevice, group_name
 from processors.windows.input.newest_tags import NewestTags
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.operator import Collected, Judged, Outcome, WindowOperator
 from processors.windows.repartition.pane_parts import LocalPanes
 from processors.windows.repartition.update import NUMBER, Kept, Panes, Update, kept_of, packed_times

@@ -17,7 +17,7 @@ from processors.windows.column import heads_of
 from processors.windows.input.deduplication import Deduplication
 from processors.windows.input.groups import Devices, EachDevice, Groups
 from processors.windows.input.newest_tags import NewestTags
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds.pane_windows import FOR_EVER
 from processors.windows.operator import Collected, Judged, Outcome, WindowOperator
 from processors.windows.repartition.pane_parts import MergedPanes, SplitPanes

@@ -16,7 +16,7 @@ import numpy as np
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.column import Bools, Column, with_room
-from processors.windows.input.reorder_buffer import Readings
+from processors.windows.input.readings import Readings
 from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.time_windows import TimeWindows
