@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from headrace.exhaustion import check_file_handles
 from headrace.pipeline import Pipeline, all_topics, stream_topic
 from headrace.pipeline.model import Topic
 from headrace.pipeline.tables import DLQ_SUFFIX, late_topic, ledger_topic, repartition_topic
+from headrace.waiting import NotYet, Waiting, wait_for
 
 log = logging.getLogger("headrace.topics")
 
@@ -97,25 +97,34 @@ def wait_for_broker(address: str, *, patience_s: float | None = None) -> AdminCl
     Raises BrokerError after ``patience_s`` (never, if None).
     """
     admin = AdminClient({**CLIENT, "bootstrap.servers": address, "socket.timeout.ms": 5_000})
-    begun, said = time.monotonic(), False
-    while True:
+
+    def look() -> None:
         try:
             admin.list_topics(timeout=2)
         except KafkaException:
             # Without one it would seem to be the broker that is away.
             check_file_handles()
-            if patience_s is not None and time.monotonic() - begun > patience_s:
-                raise BrokerError(
-                    f"no broker answers at {address}",
-                    hint="start it (`headrace broker` runs the embedded one), or name another with --broker",
-                ) from None
-            if not said:
-                print(f"waiting for the broker at {address}", file=sys.stderr, flush=True)
-                said = True
-        else:
-            if said:
-                print(f"the broker at {address} is there", file=sys.stderr, flush=True)
-            return admin
+            raise broker_away(address) from None
+
+    # A look waits by itself.
+    wait_for(look, waiting_for_broker(address, patience_s=patience_s), every_s=0)
+    return admin
+
+
+def waiting_for_broker(address: str, *, patience_s: float | None = None) -> Waiting:
+    """The notices of who waits for the broker."""
+    return Waiting(f"the broker at {address} is there", patience_s=patience_s)
+
+
+def broker_away(address: str) -> NotYet:
+    """The broker does not answer."""
+    return NotYet(
+        f"the broker at {address}",
+        BrokerError(
+            f"no broker answers at {address}",
+            hint="start it (`headrace broker` runs the embedded one), or name another with --broker",
+        ),
+    )
 
 
 def ensure_topics(admin: AdminClient, pipeline: Pipeline, *, timeout_s: float = 30) -> None:
@@ -176,24 +185,26 @@ def read_again(admin: AdminClient, group: str, topics: list[str], made: list[str
     What the topics ``made`` hold was made of the others' messages and will be again, so they are passed over.
     Raises BrokerError when a member is still there after ``patience_s`` (one that was killed is, for its session).
     """
-    deadline = time.monotonic() + patience_s
-    while True:
+
+    def look() -> None:
         try:
             offsets = [*_partitions(admin, topics), *_ends(admin, _partitions(admin, made))]
             [future] = admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, offsets)]).values()
             refused = [found.error for found in future.result(timeout=10).topic_partitions if found.error is not None]
         except KafkaException as error:
             refused = [error.args[0]]
-        if not refused:
-            return
-        if time.monotonic() > deadline:
+        if refused:
             running = refused[0].code() in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
             why = "a member of it is still running" if running else refused[0].str()
-            raise BrokerError(
-                f"the group {group} cannot be set back: {why}",
-                hint="stop every service of this group, wait for 10 s, and start one with --rebuild",
+            raise NotYet(
+                f"the group {group}, to set it back: {why}",
+                BrokerError(
+                    f"the group {group} cannot be set back: {why}",
+                    hint="stop every service of this group, wait for 10 s, and start one with --rebuild",
+                ),
             )
-        time.sleep(0.5)
+
+    wait_for(look, Waiting(f"the group {group} is set back", patience_s=patience_s), every_s=0.5)
 
 
 def _partitions(admin: AdminClient, topics: list[str]) -> list[TopicPartition]:

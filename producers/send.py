@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 from headrace.batch import Batch
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline
-from headrace.topics import CLIENT, ensure_topics, raw_topics
+from headrace.topics import CLIENT, broker_away, ensure_topics, raw_topics, waiting_for_broker
+from headrace.waiting import NotYet, Waiting, wait_for
 from headrace.wire import Encoder
 from producers.faults import malformed
 from producers.partition import partition_of
@@ -26,6 +26,10 @@ from producers.portion import Portion, Source
 logger = logging.getLogger("headrace.producers")
 STOP_S = 4.0
 """How long a stop waits for the broker to take what is still queued."""
+
+
+class Stopped(Exception):
+    """A stop was asked for while the broker was waited for."""
 
 
 class Sender:
@@ -59,7 +63,7 @@ class Sender:
             }
         )
         self._down = False
-        self._away = False
+        self._away = Waiting(f"the broker at {broker} is back", tell=logger.warning)
         self._looked_s = 0.0
         self._stopped_s: float | None = None
         self._fatal: KafkaError | None = None
@@ -69,25 +73,27 @@ class Sender:
 
         Raises BrokerError when the broker refuses to make a topic.
         """
-        while not self.stop.is_set():
-            if self._answers() and self._makes_topics():
-                if self._away:
-                    print(f"the broker at {self.broker} is there", file=sys.stderr, flush=True)
-                self._away = self._down = False
-                return True
-            if not self._away:
-                print(f"waiting for the broker at {self.broker}", file=sys.stderr, flush=True)
-                self._away = True
-            self.stop.wait(0.2)
-        return False
+        try:
+            wait_for(self._make_topics, waiting_for_broker(self.broker), every_s=0.2, pause=self._pause)
+        except Stopped:
+            return False
+        return True
 
-    def _makes_topics(self) -> bool:
+    def _make_topics(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        if not self._answers():
+            raise broker_away(self.broker)
         try:
             ensure_topics(AdminClient(self._client), self._pipeline)
         except KafkaException as error:
             logger.warning("the topics are not ready yet", extra={"reason": error.args[0].str()})
-            return False
-        return True
+            raise broker_away(self.broker) from None
+        self._down = False
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped
 
     def lane(self, source: Source) -> Lane:
         """A lane for the source's messages, once connected."""
@@ -183,11 +189,9 @@ class Sender:
         self._looked_s = time.monotonic()
         if answers:
             self._down = False
-            if self._away:
-                logger.warning("the broker is back", extra={"broker": self.broker})
-        elif not self._away:
-            logger.warning("the broker is away: readings wait for it", extra={"broker": self.broker})
-        self._away = not answers
+            self._away.found()
+        else:
+            self._away.missing(NotYet(f"the broker at {self.broker}, to send what is queued"), self._looked_s)
 
     def _partitions(self, topic: str) -> int:
         """How many partitions the topic has; one that was just made is not known everywhere at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Annotated
 
 import typer
@@ -17,6 +16,7 @@ from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
 from headrace.topics import Ends, ensure_topics, read_again, reader, wait_for_broker, written_topics
+from headrace.waiting import NotYet, Waiting, wait_for
 from sinks.tables import TableSink
 
 TICK_S = 60.0
@@ -28,22 +28,18 @@ def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = Fa
 
     Says so in one line on stderr if it does not at once.
     """
-    said = False
-    while True:
+
+    def look() -> Store:
         try:
             store = open_store(settings.store)
             if rebuild:
                 store.reset()
             store.prepare(list(all_tables(pipeline).values()), pipeline.store.retention)
         except StoreUnavailable as error:
-            if not said:
-                print(f"waiting for the store: {error.message}", file=sys.stderr, flush=True)
-                said = True
-            time.sleep(every_s)
-        else:
-            if said:
-                print("the store is there", file=sys.stderr, flush=True)
-            return store
+            raise NotYet(f"the store: {error.message}") from None
+        return store
+
+    return wait_for(look, Waiting("the store is there"), every_s=every_s)
 
 
 def build(

@@ -20,6 +20,7 @@ from headrace.errors import StoreUnavailable
 from headrace.pipeline import Table
 from headrace.redaction import redacted
 from headrace.stores import Columns, Store, Tail, open_store
+from headrace.waiting import NotYet, Waiting
 from viewer.engine import Engine
 from viewer.engine_tables import EngineTable
 from viewer.look import Look, Stop
@@ -110,6 +111,7 @@ class Feed:
         for table in tables:
             source = self._sources.setdefault(table.source.name, _Source(table.source, [], BACKLOG_ROWS))
             source.shapings.append(Shaping(table))
+        self._store = Waiting("the store is there", tell=log.warning)
         self._waiting: str | None = f"opening the store {redacted(url)}"
         self._stop = Stop()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
@@ -149,8 +151,7 @@ class Feed:
                 self._on_failure(failure)
 
     def _wait(self, away: StoreUnavailable) -> None:
-        if self._waiting is None or not self._waiting.startswith("waiting"):
-            log.warning("waiting for the store: %s", away.message)
+        self._store.missing(NotYet(f"the store: {away.message}"), time.monotonic())
         self._waiting = f"waiting for the store: {away.message}"
         self._stop.wait(RETRY_S)
 
@@ -180,8 +181,7 @@ class Feed:
                 look.wait(self._stop)
 
     def _resume(self) -> None:
-        if self._waiting is not None and self._waiting.startswith("waiting"):
-            log.warning("the store is there")
+        self._store.found()
         self._waiting = None
 
     def _begin(self, store: Store, source: _Source) -> None:
