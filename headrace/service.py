@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from headrace import flags, logs
@@ -38,6 +41,15 @@ def settled(service: str, run: Callable[..., int | None]) -> Callable[..., int |
     return go
 
 
+@dataclass(frozen=True)
+class Variant:
+    """Another way to run a service, named by its first argument, with flags of its own (``more``, by their types)."""
+
+    description: str
+    run: Callable[..., int | None]
+    more: Mapping[str, Any]
+
+
 def main(
     service: str,
     description: str,
@@ -45,8 +57,24 @@ def main(
     arguments: Sequence[str] | None = None,
     *,
     settings: Sequence[str] = flags.OF_SERVICES,
+    epilog: str | None = None,
+    variants: Mapping[str, Variant] | None = None,
 ) -> int:
     """The main function of a service: ``run(settings, pipeline, **flags)`` with everything settled."""
-    app = flags.application(description)
-    flags.add(app, settled(service, run), settings=settings, text=description)
-    return flags.call(app, arguments, program=f"python -m {service}")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    program, more = f"python -m {service}", None
+    if (name := _named(service, arguments, variants or {})) is not None and variants:
+        description, run, more, epilog = variants[name].description, variants[name].run, variants[name].more, None
+        program, arguments = f"{program} {name}", arguments[1:]
+    app = flags.application(description, epilog=epilog)
+    flags.add(app, settled(service, run), settings=settings, text=description, more=more, epilog=epilog)
+    return flags.call(app, arguments, program=program)
+
+
+def _named(service: str, arguments: Sequence[str], variants: Collection[str]) -> str | None:
+    """The variant that is meant: by the first argument, or by what a shell asks to complete."""
+    for name in variants:
+        if (environment := flags.completing(service, name)) is not None:
+            os.environ.update(environment)
+            return name
+    return arguments[0] if arguments and arguments[0] in variants else None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from headrace import flags
 from headrace.pipeline import Pipeline
-from headrace.service import settle
+from headrace.service import Variant
+from headrace.service import main as service_main
 from headrace.settings import Settings
 from producers import declared, run
 from producers.pace import SECOND_US
@@ -35,52 +34,29 @@ Restart = Annotated[bool, typer.Option("--restart", help="replay from the start,
 Quiet = Annotated[bool, typer.Option("--quiet", help="show no progress and no summary")]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run producers until they end or SIGINT or SIGTERM stops them.
-
-    The exit status is 0, 1 when readings were not delivered, or 2 after one clear line about a mistake.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    kind = arguments[0] if arguments and arguments[0] in _OF_KIND else None
-    for one in _OF_KIND:
-        if (environment := flags.completing("producers", one)) is not None:
-            os.environ.update(environment)
-            kind = one
-    if kind is None:
-        about = "Simulate devices and replay recordings into the broker's topics."
-        epilog = "`python -m producers simulate --help` and `replay --help` tell how to run one from flags."
-        app = flags.application(about, epilog=epilog)
-        flags.add(app, _named, settings=flags.OF_SERVICES, text=about, epilog=epilog)
-        return flags.call(app, arguments, program="python -m producers")
-    command, more = _OF_KIND[kind]
-    about = (
-        f"{kind.capitalize()} from flags. What is not given is as the pipeline file declares it for the topic, else the"
-        f" default of producers with kind = {kind!r}."
-    )
-    app = flags.application(about)
-    flags.add(app, command, settings=flags.OF_SERVICES, text=about, more={**_types(more), **_types(_BOTH)})
-    return flags.call(app, arguments[1:], program=f"python -m producers {kind}")
-
-
-def _named(settings: Settings, *, names: Names = None, restart: Restart = False, quiet: Quiet = False) -> int:
-    pipeline = settle("producers", settings)
+def start(
+    settings: Settings, pipeline: Pipeline, *, names: Names = None, restart: Restart = False, quiet: Quiet = False
+) -> int:
+    """Run the declared producers until they end or SIGINT or SIGTERM stops them; 1 if readings were not delivered."""
     producers = declared.chosen(pipeline, names or [], settings.pipeline)
     return _run(settings, pipeline, producers, restart=restart, quiet=quiet)
 
 
-def _simulate(settings: Settings, *, topic: TopicFlag, quiet: Quiet = False, **given: Any) -> int:
-    return _from_flags("simulate", settings, {**given, "topic": topic}, restart=False, quiet=quiet)
+def _simulate(settings: Settings, pipeline: Pipeline, *, topic: TopicFlag, quiet: Quiet = False, **given: Any) -> int:
+    name, one = declared.from_flags("simulate", {**given, "topic": topic}, pipeline, settings.pipeline)
+    return _run(settings, pipeline, {name: one}, restart=False, quiet=quiet)
 
 
 def _replay(
-    settings: Settings, *, topic: TopicFlag, restart: Restart = False, quiet: Quiet = False, **given: Any
+    settings: Settings,
+    pipeline: Pipeline,
+    *,
+    topic: TopicFlag,
+    restart: Restart = False,
+    quiet: Quiet = False,
+    **given: Any,
 ) -> int:
-    return _from_flags("replay", settings, {**given, "topic": topic}, restart=restart, quiet=quiet)
-
-
-def _from_flags(kind: str, settings: Settings, given: dict[str, Any], *, restart: bool, quiet: bool) -> int:
-    pipeline = settle("producers", settings)
-    name, one = declared.from_flags(kind, given, pipeline, settings.pipeline)
+    name, one = declared.from_flags("replay", {**given, "topic": topic}, pipeline, settings.pipeline)
     return _run(settings, pipeline, {name: one}, restart=restart, quiet=quiet)
 
 
@@ -113,9 +89,6 @@ _REPLAY = {
     "--loop ?": "begin again at the end",
     "--shift WHEN": "none: times as recorded; now: the time of sending",
 }
-
-
-_OF_KIND = {"simulate": (_simulate, _SIMULATE), "replay": (_replay, _REPLAY)}
 
 
 def _types(texts: dict[str, str]) -> dict[str, Any]:
@@ -169,6 +142,29 @@ def _run(
         sources = opened()
     outcomes = run.run(sources, sender, quiet=quiet)
     return 1 if any(outcome.failed for outcome in outcomes) else 0
+
+
+def _variant(kind: str, run: Callable[..., int], texts: dict[str, str]) -> Variant:
+    about = (
+        f"{kind.capitalize()} from flags. What is not given is as the pipeline file declares it for the topic, else the"
+        f" default of producers with kind = {kind!r}."
+    )
+    return Variant(about, run, {**_types(texts), **_types(_BOTH)})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: the declared producers, or one from flags."""
+    return service_main(
+        "producers",
+        "Simulate devices and replay recordings into the broker's topics.",
+        start,
+        arguments,
+        epilog="`python -m producers simulate --help` and `replay --help` tell how to run one from flags.",
+        variants={
+            "simulate": _variant("simulate", _simulate, _SIMULATE),
+            "replay": _variant("replay", _replay, _REPLAY),
+        },
+    )
 
 
 if __name__ == "__main__":
