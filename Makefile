@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults bench lint format docs proto lock clean
+.PHONY: help setup demo test test-fast faults bench lint format docs site proto lock clean
 
 SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
@@ -56,6 +56,9 @@ format: $(STAMP) ## Correct style
 docs: $(STAMP) ## Make docs/pipeline.md again from the types
 	$(BIN)/python -m headrace.pipeline.reference > docs/pipeline.md.new && mv docs/pipeline.md.new docs/pipeline.md
 
+site: $(STAMP) ## Make site/ from docs/, to be opened at site/index.html
+	$(BIN)/python -m zensical build --clean --strict
+
 proto: $(STAMP) ## Make the gate's code anew from viewer/perspective.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. viewer/perspective.proto
 
@@ -71,5 +74,5 @@ $(UV): Makefile
 	@touch $@
 
 clean: ## Remove what was made: .venv, caches, the demo's data
-	rm -rf $(VENV) .headrace .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis dist report.json
+	rm -rf $(VENV) .headrace .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site report.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ from headrace.pipeline.model import Pipeline
 INTRODUCTION = """\
 # The pipeline file
 
-*Made from `headrace/pipeline/model.py` by `make docs`: change it there.*
+<!-- Made from headrace/pipeline/model.py by `make docs`: change it there. -->
 
 One TOML file says what comes in, what is made of it, and what is shown. All services read the same file. What a
 deployment changes (addresses, folders, ports) is not in it but in [flags and variables](deployment.md).
