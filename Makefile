@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults bench lint format docs site proto lock clean
+.PHONY: help setup demo test test-fast coverage faults bench lint format docs site proto lock clean
 
 SUITS := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do $$p -c '$(SUITS)' 2>/dev/null && { echo $$p; break; }; done)
@@ -37,6 +37,10 @@ test: $(STAMP) ## Run the tests on the best real parts present (ARGS="-k windows
 
 test-fast: $(STAMP) ## Run the tests that start nothing, in a minute
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+
+coverage: $(STAMP) ## Run the same with coverage, and show it by folder
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-report= $(ARGS); \
+	    ended=$$?; $(BIN)/python tests/coverage_by_folder.py && exit $$ended
 
 faults: $(STAMP) ## Disturb the whole line and recount it (ARGS="--minutes 15 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m faults $(ARGS)
