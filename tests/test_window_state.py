@@ -208,17 +208,16 @@ def test_a_piece_that_is_missing_is_named(lost: str) -> None:
 
 
 def test_a_piece_that_is_too_long_for_a_message_is_written_in_parts() -> None:
-    # Sessions whose readings wait for an hour: all of one bucket.
-    driver, kept = windows('kind = "session", gap = "1m"', grace="1h"), dict[str, bytes]()
-    driver.read([read("a", n / 100, note="x" * 100, current=float(n)) for n in range(10_000)])
-    assert "open.0.2" in put_away(driver.windowed, kept)
-    assert kept["open.0"][:1] == IN_PARTS
+    driver, kept = windows(), dict[str, bytes]()
+    driver.read([read(f"meter-{n}", 1, room=f"{n}" * 2_000) for n in range(BUCKET)])
+    assert "names.0.2" in put_away(driver.windowed, kept)
+    assert kept["names.0"][:1] == IN_PARTS
     assert max(map(len, kept.values())) <= PIECE_BYTES
     driver.windowed, _ = restore(driver.windowed.spec, kept.get)
     driver.run([Tick(FOR_EVER_US)])
-    assert said(driver, "count", "current_max") == {("a", 0.0): (10_000, 9_999.0)}
-    lacking = {name: piece for name, piece in kept.items() if name != "open.0.1"}
-    with pytest.raises(StateError, match=r"open\.0"):
+    assert driver.tags["meter-255", at(0)] == {"room": "255" * 2_000}
+    lacking = {name: piece for name, piece in kept.items() if name != "names.0.1"}
+    with pytest.raises(StateError, match=r"names\.0"):
         restore(driver.windowed.spec, lacking.get)
 
 

@@ -84,3 +84,10 @@ def heads_of(sorted_slots: Int64s) -> Bools:
     heads = np.ones(len(sorted_slots), np.bool_)
     np.not_equal(sorted_slots[1:], sorted_slots[:-1], out=heads[1:])
     return heads
+
+
+def ranges(begins: Int64s, lengths: Int64s) -> Int64s:
+    """The numbers from each begin on, as many as its length, one range after the other."""
+    offsets = np.cumsum(lengths) - lengths
+    numbers: Int64s = np.arange(int(lengths.sum())) + np.repeat(begins - offsets, lengths)
+    return numbers

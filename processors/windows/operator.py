@@ -14,11 +14,13 @@ from processors.windows.column import Bools, with_room
 from processors.windows.input.deduplication import CORRECTED, REPEATED, Deduplication
 from processors.windows.input.digest import digests
 from processors.windows.input.groups import Devices, Groups, different, group_name
+from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.late import LateReadings, Reason, late_readings
 from processors.windows.input.readings import Readings
 from processors.windows.input.reorder_buffer import ReorderBuffer
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.engine import engine_of
+from processors.windows.kinds.sliding_windows import SlidingWindows
 from processors.windows.spec import WindowSpec, until_us
 from processors.windows.time.closed_up_to import ClosedUpTo
 from processors.windows.time.watermark import NEVER, Clocks, before_each, late, running_max_before
@@ -177,6 +179,14 @@ class WindowOperator:
             self._seen[first : first + len(seen)] = seen
         self.engine.unpack(packed, dtypes)
 
+    @property
+    def held(self) -> list[HeldReadings]:
+        """The readings that are held, each in pieces of state of its own."""
+        held = [] if self.reorder is None else [self.reorder.held]
+        if isinstance(self.engine, SlidingWindows):
+            held.append(self.engine.tail)
+        return held
+
     def add_groups(self) -> None:
         """Make room for all groups that there are, and know up to where they are closed."""
         self._add_groups()
@@ -280,7 +290,7 @@ class WindowOperator:
             self._window(readings, collected)
         else:
             self.reorder.put(readings)
-            self.touched.append(readings.slots)
+            self.touched.append(different(readings.slots))
 
     def _window(self, readings: Readings, collected: Collected) -> None:
         emitted, outside = self.engine.take(readings)
@@ -297,7 +307,7 @@ class WindowOperator:
             released = self.reorder.release(every, self.devices.names)
             if released is not None:
                 self._window(released, collected)
-                groups = np.union1d(groups, released.slots)
+                groups = np.union1d(groups, different(released.slots))
         emitted = self.engine.advance(groups, closed_up_to)
         if len(emitted):
             self.touched.append(emitted.slots)

@@ -6,7 +6,9 @@ Pieces, by name:
 - ``names.K``: the names and tags of the K-th bucket of devices; written when these change
 - ``progress.K``: how far each device of the bucket is; written when one of them has sent something
 - ``groups.K``: the values of the K-th bucket of groups, where a stream aggregates by something else
-- ``open.K``: what is open, and waits, of the K-th bucket of groups; written when one of them has changed
+- ``open.K``: what is open of the K-th bucket of groups, and which of the readings held it has taken; written when one
+  of them has changed
+- ``waiting``, ``waiting.N``, ``tail``, ``tail.N``: the readings that are held; written once each
 - ``seen``, ``seen.N``: the readings that a repeat would be recognised by; written once each
 
 So what is written grows with what has changed, not with how many devices there are. The bytes are MessagePack
@@ -24,11 +26,10 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.errors import StateError
 from processors.windows.column import DTYPES
-from processors.windows.input.readings import Readings
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
 
-VERSION = 3
+VERSION = 4
 
 BUCKET = 256
 """How many devices, or groups, share a piece of state."""
@@ -71,10 +72,10 @@ class GroupValues(msgspec.Struct):
 
 
 class Open(msgspec.Struct):
-    """What is open and what waits of a bucket's groups."""
+    """What is open of a bucket's groups, and up to where they have taken the readings that are held."""
 
     engine: dict[str, Any]
-    waiting: dict[str, Any] | None
+    fronts: dict[str, bytes]
 
 
 def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
@@ -100,13 +101,16 @@ def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple
             yield from _in_parts(f"groups.{bucket}", encode(values))
         groups.written = len(groups)
     count = len(devices if groups is None else groups)
+    held = operator.held
     for bucket in sorted({*_buckets(operator.touched), *fresh}):
         of = _of(bucket, count)
-        waiting = None if operator.reorder is None else operator.reorder.of(of.start, of.stop)
-        opened = Open(operator.packed(of.start, of.stop), None if waiting is None else waiting.packed())
+        fronts = {readings.name: readings.fronts(of.start, of.stop) for readings in held}
+        opened = Open(operator.packed(of.start, of.stop), fronts)
         yield from _in_parts(f"open.{bucket}", encode(opened))
     operator.touched.clear()
     operator.moved.clear()
+    for readings in held:
+        yield from readings.changed()
     if operator.deduplication is not None:
         yield from operator.deduplication.changed()
     meta = Meta(
@@ -173,6 +177,8 @@ def forget_written(operator: WindowOperator) -> None:
     operator.touched.append(devices if operator.groups is None else np.arange(len(operator.groups)))
     if operator.deduplication is not None:
         operator.deduplication.forget_written()
+    for readings in operator.held:
+        readings.forget_written()
 
 
 def _fingerprint(operator: WindowOperator) -> str:
@@ -208,8 +214,10 @@ def _restore_open(operator: WindowOperator, count: int, piece: Callable[[str], b
             continue
         opened = msgspec.msgpack.decode(packed, type=Open)
         operator.unpack(opened.engine, bucket * BUCKET, dtypes)
-        if opened.waiting is not None and operator.reorder is not None:
-            operator.reorder.put(Readings.unpacked(opened.waiting, dtypes))
+        for readings in operator.held:
+            readings.take_fronts(opened.fronts[readings.name], bucket * BUCKET)
+    for readings in operator.held:
+        readings.restore(piece, dtypes)
 
 
 def _dtypes(spec: WindowSpec) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Deduplication:
         self._settle(level)
 
     def _settle(self, level: Level) -> None:
-        while (first := level.due()) is not None:
+        while (first := sizes.due(level.runs, sizes.MOST, sizes.FULL)) is not None:
             self._unused += level.merge_from(first)
 
     def _widen(self, bits: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.batch import Int64s
+from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
 
 
@@ -19,48 +20,65 @@ class ReorderBuffer:
 
     def __init__(self, *, ties: bool) -> None:
         self._ties = ties
-        self._held: Readings | None = None
+        self._held = HeldReadings("waiting")
+        self._new: Readings | None = None
+        """What was put since the last release: most of it may be released at once."""
 
     def __len__(self) -> int:
-        return 0 if self._held is None else len(self._held)
+        return len(self._held) + (0 if self._new is None else len(self._new))
 
     def put(self, readings: Readings) -> None:
-        """Hold further readings."""
-        self._held = readings if self._held is None else Readings.joined([self._held, readings])
+        """Hold further readings. The state of their groups is to be written again."""
+        self._new = readings if self._new is None else Readings.joined([self._new, readings])
 
     def release(self, closed_us: Int64s, names: Sequence[str]) -> Readings | None:
         """The readings whose place is sure, given for each group the time up to which it is closed.
 
         No reading before that time comes any more; one of exactly that time may.
-        ``names``: of the devices.
+        ``names``: of the devices. The state of their groups is to be written again.
         """
-        held = self._held
-        if held is None:
+        upto_us = closed_us - 1 if self._ties else closed_us
+        released = self._held.take(upto_us)
+        ready = self._ready(upto_us)
+        if ready is None and not released:
             return None
-        closed = closed_us[held.slots]
-        ready = held.ts_us < closed if self._ties else held.ts_us <= closed
-        if not ready.any():
-            return None
-        left = np.flatnonzero(~ready)
-        self._held = held.take(left) if len(left) else None
-        released = held.take(np.flatnonzero(ready)) if len(left) else held
-        return released.take(self._order(released, names))
+        if ready is None and len(released) == 1:
+            ordered = released[0]  # it is
+        else:
+            ordered = Readings.joined(released if ready is None else [*released, ready]).sorted()
+        return self._tied(ordered, names) if self._ties else ordered
 
-    def _order(self, readings: Readings, names: Sequence[str]) -> Int64s:
-        if not self._ties:
-            return np.lexsort((readings.ts_us, readings.slots))
-        devices = np.unique(readings.devices)
-        ranks = np.empty(int(devices[-1]) + 1, np.int64)
-        ranks[sorted(devices.tolist(), key=names.__getitem__)] = np.arange(len(devices))
-        return np.lexsort((ranks[readings.devices], readings.ts_us, readings.slots))
+    def _ready(self, upto_us: Int64s) -> Readings | None:
+        """What may be released of the new readings; the others are held."""
+        new, self._new = self._new, None
+        if new is None:
+            return None
+        ready = new.ts_us <= upto_us[new.slots]
+        if ready.all():
+            return new
+        some = ready.any()
+        self._held.append(new.take(np.flatnonzero(~ready)) if some else new)
+        return new.take(np.flatnonzero(ready)) if some else None
+
+    def _tied(self, ordered: Readings, names: Sequence[str]) -> Readings:
+        """Readings in their order, those of equal times by their devices' names."""
+        slots, devices, ts_us = ordered.slots, ordered.devices, ordered.ts_us
+        if not ((ts_us[1:] == ts_us[:-1]) & (slots[1:] == slots[:-1]) & (devices[1:] != devices[:-1])).any():
+            return ordered
+        different = np.unique(devices)
+        ranks = np.empty(int(different[-1]) + 1, np.int64)
+        ranks[sorted(different.tolist(), key=names.__getitem__)] = np.arange(len(different))
+        return ordered.take(np.lexsort((ranks[devices], ts_us, slots)))
 
     def note_latest(self, seen_us: Int64s) -> None:
         """Raise each group's time to that of its latest reading that waits."""
-        if self._held is not None:
-            np.maximum.at(seen_us, self._held.slots, self._held.ts_us)
+        if len(self):
+            self.held.note_latest(seen_us)
 
-    def of(self, first: int, last: int) -> Readings | None:
-        """What is held of the groups from ``first`` up to ``last``."""
-        if self._held is None:
-            return None
-        return self._held.take(np.flatnonzero((self._held.slots >= first) & (self._held.slots < last)))
+    @property
+    def held(self) -> HeldReadings:
+        """All that waits, as the state has it."""
+        if self._new is not None:
+            self._held.append(self._new)
+            self._new = None
+        return self._held

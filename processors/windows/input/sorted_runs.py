@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -34,11 +34,6 @@ class SortedRun:
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    @property
-    def level(self) -> int:
-        """How large it is, in factors of sixteen."""
-        return len(self.keys).bit_length() >> 2
 
     @classmethod
     def merged(cls, runs: Sequence[SortedRun]) -> SortedRun:
@@ -75,25 +70,30 @@ class Level:
         self.append(SortedRun.merged(old))
         return [run.name for run in old if run.name >= 0]
 
-    def due(self) -> int | None:
-        """From which run on they should be merged into one, or None.
 
-        Levels never rise along the runs: smaller ones join a larger one that follows them. Of one level there
-        are at most fifteen, or as many as fit into a run. So there are few, and a reading is merged once a level
-        and once when a larger run comes.
-        """
-        runs = self.runs
-        first = len(runs) - 1
-        level, total = runs[first].level, len(runs[first])
-        last = first
-        while first and runs[first - 1].level < level and total + len(runs[first - 1]) <= MOST:
-            first -= 1
-            total += len(runs[first])
-        if first < last:
-            return first
-        while first and runs[first - 1].level == level:
-            if total + len(runs[first - 1]) > MOST:
-                return first if first < last and total >= FULL else None
-            first -= 1
-            total += len(runs[first])
-        return first if last - first >= FACTOR - 1 else None
+def due(runs: Sequence[Sized], most: int, full: int) -> int | None:
+    """From which run on they should be merged into one of ``most`` at the most, or None.
+
+    Sizes, in factors of sixteen, never rise along the runs: smaller ones join a larger one that follows them. Of one
+    size there are at most fifteen, or as many as fit into a run: these are merged once they have ``full``. So there are
+    few, and a reading is merged once a factor and once when a larger run comes.
+    """
+    first = len(runs) - 1
+    size, total = _size(runs[first]), len(runs[first])
+    last = first
+    while first and _size(runs[first - 1]) < size and total + len(runs[first - 1]) <= most:
+        first -= 1
+        total += len(runs[first])
+    if first < last:
+        return first
+    while first and _size(runs[first - 1]) == size:
+        if total + len(runs[first - 1]) > most:
+            return first if first < last and total >= full else None
+        first -= 1
+        total += len(runs[first])
+    return first if last - first >= FACTOR - 1 else None
+
+
+def _size(run: Sized) -> int:
+    """How large a run is, in factors of sixteen."""
+    return len(run).bit_length() >> 2

@@ -19,7 +19,7 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates, Partials, exact
-from processors.windows.column import Bools, Column
+from processors.windows.column import Bools, Column, ranges
 
 _LONG = 400
 """Runs longer than this, on average, are searched one by one; shorter ones all at once."""
@@ -117,7 +117,7 @@ class Sliding:
         # Row i has the readings from the i-th left up to the next one's, or up to the split; row k + i the i-th right.
         nexts = np.append(lefts[1:], 0)
         nexts[splits + lengths - 1] = at
-        rows = np.concatenate([_ranges(lefts[splits], at - lefts[splits]), rights])
+        rows = np.concatenate([ranges(lefts[splits], at - lefts[splits]), rights])
         folded = aggregates.empty(2 * k)
         aggregates.fold(
             folded,
@@ -199,13 +199,6 @@ def _splits(slots: Int64s, lefts: Int64s, rights: Int64s) -> Int64s:
             found.append(split)
             split = bisect_left(listed, last[split] + 1, split, end)
     return np.sort(np.concatenate([begins, np.array(found)]))
-
-
-def _ranges(begins: Int64s, lengths: Int64s) -> Int64s:
-    """The numbers from each begin on, as many as its length, one range after the other."""
-    offsets = np.cumsum(lengths) - lengths
-    ranges: Int64s = np.arange(int(lengths.sum())) + np.repeat(begins - offsets, lengths)
-    return ranges
 
 
 def _of_present(column: Column, begins: Int64s, ends: Int64s) -> tuple[Any, Int64s, Int64s]:

@@ -8,10 +8,13 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
+from processors.windows.column import heads_of, with_room
+from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.sliding import Sliding
 from processors.windows.time.closed_up_to import ClosedUpTo
+from processors.windows.time.watermark import NEVER
 
 
 class SlidingWindows:
@@ -19,37 +22,48 @@ class SlidingWindows:
 
     def __init__(self, size_us: int, aggregates: Aggregates) -> None:
         self._sliding = Sliding(size_us, aggregates)
-        self._tail: Readings | None = None
+        self.tail = HeldReadings("tail")
+        """The readings of each group that later windows reach back to."""
+        self._latest_us: Int64s = np.empty(0, np.int64)
+        """For each group the time of its last reading."""
 
     def add_groups(self, groups: int) -> None:
-        """Nothing: a group is known by its readings."""
+        """Know so many groups in all."""
+        self._latest_us = with_room(self._latest_us, groups, NEVER)
 
     def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Nothing: windows follow the readings alone."""
 
     def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings in their order; each one's window."""
-        block, fresh = readings, np.ones(len(readings), np.bool_)
-        others = None
-        if self._tail is not None:
-            touched = np.zeros(max(int(self._tail.slots.max()), int(readings.slots.max())) + 1, np.bool_)
-            touched[readings.slots] = True
-            mine = touched[self._tail.slots]
-            if not mine.all():
-                others = self._tail.take(np.flatnonzero(~mine))
-            if mine.any():
-                older = self._tail if others is None else self._tail.take(np.flatnonzero(mine))
-                block = Readings.joined([older, readings])
-                order = np.lexsort((block.ts_us, block.slots))
-                block, fresh = block.take(order), order >= len(older)
-        closed = self._sliding.results(block.slots, block.ts_us, block.columns, fresh)
-        kept = block.take(np.flatnonzero(self._sliding.tail(block.slots, block.ts_us)))
-        self._tail = kept if others is None else Readings.joined([others, kept])
-        emitted = Emitted(block.slots[fresh], closed.starts_us, closed.ends_us, closed.results)
+        groups = readings.slots[heads_of(readings.slots)]
+        block, fresh, computed = readings, np.ones(len(readings), np.bool_), np.ones(len(readings), np.bool_)
+        older = self.tail.of(groups)
+        if older:
+            block = Readings.joined([*older, readings])
+            order = block.by_group_and_time()
+            block, fresh = block.take(order), order >= len(block) - len(readings)
+            behind = ~fresh[1:] & fresh[:-1] & (block.slots[1:] == block.slots[:-1])
+            # Where the grace has become longer a reading may come before older ones: their windows are had once more.
+            computed = np.ones(len(block), np.bool_) if behind.any() else fresh
+        closed = self._sliding.results(block.slots, block.ts_us, block.columns, computed)
+        emitted = Emitted(block.slots[computed], closed.starts_us, closed.ends_us, closed.results)
+        if computed is not fresh and not fresh.all():
+            emitted = emitted.take(np.flatnonzero(fresh))
+        self._keep(readings, groups)
         # Of readings of the same time the last one's window holds them all.
         last = np.ones(len(emitted), np.bool_)
         last[:-1] = (emitted.slots[1:] != emitted.slots[:-1]) | (emitted.ends_us[1:] != emitted.ends_us[:-1])
         return (emitted if last.all() else emitted.take(np.flatnonzero(last))), 0
+
+    def _keep(self, readings: Readings, groups: Int64s) -> None:
+        """Keep those that later windows reach back to, of the readings that were held before and of these."""
+        last = np.append(np.flatnonzero(heads_of(readings.slots))[1:], len(readings)) - 1
+        self._latest_us[groups] = np.maximum(self._latest_us[groups], readings.ts_us[last])
+        kept = self._sliding.tail(readings.slots, readings.ts_us, self._latest_us[groups])
+        self.tail.drop(self._latest_us - self._sliding.size_us)
+        if kept.any():
+            self.tail.append(readings if kept.all() else readings.take(np.flatnonzero(kept)))
 
     def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - as the other kinds
         """Nothing: only readings close windows."""
@@ -70,15 +84,9 @@ class SlidingWindows:
         """None: the readings that are kept have emitted."""
         return 0
 
-    def packed(self, first: int, last: int) -> dict[str, Any]:
-        """What is kept of the groups from ``first`` up to ``last``, for MessagePack."""
-        if self._tail is None:
-            return {}
-        of = np.flatnonzero((self._tail.slots >= first) & (self._tail.slots < last))
-        return {"tail": self._tail.take(of).packed()} if len(of) else {}
+    def packed(self, first: int, last: int) -> dict[str, Any]:  # noqa: ARG002 - as the other kinds
+        """Nothing: the readings that are kept have pieces of their own."""
+        return {}
 
     def unpack(self, packed: dict[str, Any], dtypes: dict[str, Any]) -> None:
-        """Take up what was packed."""
-        if "tail" in packed:
-            tail = Readings.unpacked(packed["tail"], dtypes)
-            self._tail = tail if self._tail is None else Readings.joined([self._tail, tail])
+        """Nothing: no window is open."""
