@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import columnar, devices, hopping, idle, latency, profile, scale, sink, sliding, soak, tumbling
+from bench import columnar, devices, grace, hopping, idle, latency, profile, scale, sink, sliding, soak, tumbling
 from bench.brokers import Broker, broker
 from bench.machine import circumstances
 from bench.measured import Line, append, show
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "columnar": columnar.run,
     "hopping": hopping.run,
     "sliding": sliding.run,
+    "grace": grace.run,
     "devices": devices.run,
     "scale": scale.run,
     "profile": profile.run,

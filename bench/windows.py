@@ -19,9 +19,12 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows by device: of ``size_ms``, one every ``step_ms`` (each reading has one of its own, if sliding)."""
+    """Windows by device: of ``size_ms``, one every ``step_ms`` (each reading has one of its own, if sliding).
 
-    kind: Literal["tumbling", "hopping", "sliding"]
+    Sessions never pause, and are cut off after ``size_ms``.
+    """
+
+    kind: Literal["tumbling", "hopping", "sliding", "session"]
     size_ms: int = 10_000
     step_ms: int = 10_000
     grace_ms: int = 1_000
@@ -29,6 +32,8 @@ class Windows:
     @property
     def toml(self) -> str:
         """The window as a pipeline file has it."""
+        if self.kind == "session":
+            return f'{{ kind = "session", gap = "1s", longest = "{self.size_ms}ms" }}'
         step = f', step = "{self.step_ms}ms"' if self.kind == "hopping" else ""
         return f'{{ kind = "{self.kind}", size = "{self.size_ms}ms"{step} }}'
 
@@ -52,11 +57,12 @@ class Windows:
         """How many readings a window holds, by arithmetic.
 
         A sliding one holds what is after its start, up to and with its end; ``with_start``: and what is at its start.
+        A session holds both.
         """
-        after = 1 if self.kind == "sliding" else 0
+        after_start = self.kind == "sliding" and not with_start
+        with_end = self.kind in ("sliding", "session")
         begin, end = (
-            -((readings.start_ms - ms) // readings.step_ms)
-            for ms in (start_ms + (0 if with_start else after), end_ms + after)
+            -((readings.start_ms - ms) // readings.step_ms) for ms in (start_ms + after_start, end_ms + with_end)
         )
         return max(min(end, readings.of_each) - max(begin, 0), 0)
 
