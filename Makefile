@@ -60,8 +60,11 @@ format: $(STAMP) ## Correct style
 docs: $(STAMP) ## Make docs/pipeline.md again from the types
 	$(BIN)/python -m headrace.pipeline.reference > docs/pipeline.md.new && mv docs/pipeline.md.new docs/pipeline.md
 
+# In a folder of its own, as it keeps house in .cache beside its settings, and would clean ours.
 site: $(STAMP) ## Make site/ from docs/, to be opened at site/index.html
-	$(BIN)/python -m zensical build --clean --strict
+	@rm -rf .cache/site site && mkdir -p .cache/site && cp -r zensical.toml docs .cache/site
+	@cd .cache/site && $(CURDIR)/$(BIN)/python -m zensical build --strict
+	@mv .cache/site/site site && echo 'the site is at site/index.html'
 
 proto: $(STAMP) ## Make the gate's code anew from viewer/perspective.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. viewer/perspective.proto

@@ -50,7 +50,7 @@ def test_every_page_opens_with_what_it_is_for(page: str) -> None:
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "zensical", "build", "--clean", "--strict"],
+        [sys.executable, "-m", "zensical", "build", "--strict"],
         cwd=folder,
         capture_output=True,
         text=True,
