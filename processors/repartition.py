@@ -47,7 +47,7 @@ class Repartition:
         handed = list(local.forwarded(targets, self._most))
         of, before, reported_ms = self._reported.get(batch.partition, (None, None, 0))
         if of is not local or before is None:  # it was another process's meanwhile
-            before = msgspec.structs.replace(part, next_offset=0, horizon_us=NEVER, clock_us=NEVER, silent=False)
+            before = msgspec.structs.replace(part, next_offset=0, watermark_us=NEVER, clock_us=NEVER, silent=False)
         elif not handed and _is_reported(part, before, batch.polled_ms - reported_ms):
             return
         self._reported[batch.partition] = local, part, batch.polled_ms
@@ -70,7 +70,7 @@ def _is_reported(part: Update, before: Update, after_ms: int) -> bool:
     """Whether what a partition reported so long before is enough."""
     if part.silent or before.silent:
         return part.silent and before.silent and part.next_offset == before.next_offset
-    return part.horizon_us == before.horizon_us or after_ms < REPORT_EVERY_MS
+    return part.watermark_us == before.watermark_us or after_ms < REPORT_EVERY_MS
 
 
 def _carrying(part: Update, what: Panes | Kept) -> Update:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from headrace import ledger
 from headrace.errors import StateError
@@ -18,6 +18,7 @@ from processors.results import Results
 from processors.windows import WindowOperator, WindowSpec
 from processors.windows.repartition.local import Local
 from processors.windows.repartition.merged import Merged
+from processors.windows.stage import Stage
 from processors.windows.state import changed_pieces, forget_written, restore_into
 from processors.windows.time.watermark import NEVER
 
@@ -28,11 +29,14 @@ CHUNK_READINGS = 10_000
 """About so many readings are taken at a time."""
 
 
+Kind = TypeVar("Kind", bound=Stage)
+
+
 @dataclass
-class Open:
+class Open(Generic[Kind]):
     """A stream over one assigned partition: its windows and the next offset they await."""
 
-    operator: WindowOperator
+    stage: Kind
     next_offset: int
     dirty: bool = False
     published_ms: int = 0
@@ -40,7 +44,7 @@ class Open:
     """the next offset that the last published counts reach to"""
 
 
-class Streams(ABC):
+class Streams(ABC, Generic[Kind]):
     """Streams that read one topic: their state, and their part of the ledger."""
 
     def __init__(self, app: MicroBatchApplication, pipeline: Pipeline, topic: str, *, reset: bool) -> None:
@@ -49,18 +53,18 @@ class Streams(ABC):
         self._topic = topic
         self._reset = reset
         self._started_over: set[int] = set()
-        self._open: dict[int, dict[str, Open]] = {}
+        self._open: dict[int, dict[str, Open[Kind]]] = {}
         self._states: dict[int, FencedState] = {}
         app.before_commit(self.save)
         app.on_gone(self.forget)
         app.batches(topic).update(self._update, stateful=True, metadata=True)
 
     @abstractmethod
-    def fresh(self) -> dict[str, WindowOperator]:
+    def fresh(self) -> dict[str, Kind]:
         """The windows of each stream over a partition, before any message."""
 
     @abstractmethod
-    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+    def process(self, batch: MicroBatch, streams: dict[str, Open[Kind]]) -> Iterator[Outgoing]:
         """What a micro-batch of a partition brings, but for the ledger entries."""
 
     def _update(self, batch: MicroBatch, _key: Any, _timestamp: int, _headers: Any, _state: Any) -> None:
@@ -78,10 +82,10 @@ class Streams(ABC):
         self._app.produce(outgoing)
 
     def _cover(
-        self, opened: Open, batch: MicroBatch, messages: int, refused: Sequence[Refused], tombstones: int = 0
+        self, opened: Open[Kind], batch: MicroBatch, messages: int, refused: Sequence[Refused], tombstones: int = 0
     ) -> None:
         """Count the messages, and which offsets carried none, up to the end of a batch."""
-        counts, since = opened.operator.counts, opened.next_offset
+        counts, since = opened.stage.counts, opened.next_offset
         if since < 0:
             since = 0
             if counts.get(ledger.STARTED_OVER):
@@ -92,9 +96,9 @@ class Streams(ABC):
         )
         opened.next_offset = max(opened.next_offset, batch.next_offset)
 
-    def _publish(self, name: str, opened: Open, batch: MicroBatch, outgoing: list[Outgoing]) -> None:
+    def _publish(self, name: str, opened: Open[Kind], batch: MicroBatch, outgoing: list[Outgoing]) -> None:
         """Publish the counts, now and then while readings flow, and all of them when the partition is silent."""
-        closed = opened.operator.counts["closed"] + opened.next_offset
+        closed = opened.stage.counts["closed"] + opened.next_offset
         due = batch.idle or batch.polled_ms - opened.published_ms >= LEDGER_EVERY_MS
         if not due or closed == opened.published:
             return
@@ -102,40 +106,40 @@ class Streams(ABC):
         if batch.idle:
             # A checkpoint of no offsets and no state is none: exactly-once would take the entry back.
             opened.dirty = True
-        operator = opened.operator
+        stage = opened.stage
         entry = ledger.Entry(
             stage="processors",
             name=name,
             topic=self._topic,
             partition=batch.partition,
             next_offset=max(opened.next_offset, 0),
-            counts={**operator.counts, **operator.gauges},
-            watermark_us=None if operator.clocks.clock_us == NEVER else operator.clocks.clock_us,
+            counts={**stage.counts, **stage.gauges},
+            watermark_us=None if stage.intake.clocks.clock_us == NEVER else stage.intake.clocks.partition_us,
             epoch=self._states[batch.partition].epoch,
         )
         outgoing.append(Outgoing(self._ledger, entry.key, ledger.encode(entry), batch.polled_ms))
 
-    def _opened(self, partition: int) -> dict[str, Open]:
+    def _opened(self, partition: int) -> dict[str, Open[Kind]]:
         """The streams over a partition that is ours since just now, as its last owner left them, or started over."""
         state = self._states[partition] = self._app.state(self._topic, partition)
-        return {name: self._restored(name, operator, partition, state) for name, operator in self.fresh().items()}
+        return {name: self._restored(name, stage, partition, state) for name, stage in self.fresh().items()}
 
-    def _restored(self, name: str, operator: WindowOperator, partition: int, state: FencedState) -> Open:
+    def _restored(self, name: str, stage: Kind, partition: int, state: FencedState) -> Open[Kind]:
         if self._reset and partition not in self._started_over:
-            operator.counts[ledger.STARTED_OVER] = 1
-            return Open(operator, -1)
-        next_offset = restore_into(operator, lambda piece: state.get(f"{name}/{piece}"))
-        forget_written(operator)
+            stage.counts[ledger.STARTED_OVER] = 1
+            return Open(stage, -1)
+        next_offset = restore_into(stage, lambda piece: state.get(f"{name}/{piece}"))
+        forget_written(stage)
         if next_offset < 0 <= state.next_offset:
             # The stream is new to this partition: it begins where the others, or the group, go on.
-            operator.counts[ledger.STARTED_OVER] = 1
+            stage.counts[ledger.STARTED_OVER] = 1
         if next_offset > (end := self._app.end_offset(self._topic, partition)):
             raise StateError(
                 f"the state of stream {name} awaits offset {next_offset} of {self._topic}[{partition}], which ends"
                 f" at {end}: it was made on another broker, or the topic is a new one",
                 hint="start over with --reset-state, or name another folder with --data",
             )
-        return Open(operator, next_offset)
+        return Open(stage, next_offset)
 
     def save(self) -> None:
         """Write the pieces of state that have changed since the last checkpoint."""
@@ -146,10 +150,10 @@ class Streams(ABC):
                 reached = max(opened.next_offset for opened in streams.values())
                 self._states[partition].write(self._changes(streams), reached)
 
-    def _changes(self, streams: dict[str, Open]) -> Iterator[tuple[str, bytes | None]]:
+    def _changes(self, streams: dict[str, Open[Kind]]) -> Iterator[tuple[str, bytes | None]]:
         # All streams that have anything unwritten: the first checkpoint of an owner holds the state of every one.
         for name, opened in streams.items():
-            for piece, value in changed_pieces(opened.operator, opened.next_offset):
+            for piece, value in changed_pieces(opened.stage, opened.next_offset):
                 yield f"{name}/{piece}", value
             opened.dirty = False
 
@@ -175,7 +179,7 @@ class Streams(ABC):
                 self._states.pop(partition, None)
 
 
-class TopicStreams(Streams):
+class TopicStreams(Streams[WindowOperator | Local]):
     """All streams that read one topic of readings. Its messages are decoded once for all of them."""
 
     def __init__(
@@ -192,37 +196,37 @@ class TopicStreams(Streams):
         }
         super().__init__(app, pipeline, topic, reset=reset)
 
-    def fresh(self) -> dict[str, WindowOperator]:
+    def fresh(self) -> dict[str, WindowOperator | Local]:
         """The windows of each stream; of groups that span partitions, this partition's part of them."""
         return {
             name: Local(spec) if name in self._repartitions else WindowOperator(spec)
             for name, spec in self._specs.items()
         }
 
-    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+    def process(self, batch: MicroBatch, streams: dict[str, Open[WindowOperator | Local]]) -> Iterator[Outgoing]:
         """The results of a micro-batch, its late readings, and what is forwarded."""
         now_us = batch.polled_ms * 1_000
         if batch.idle:
             for name, opened in streams.items():
-                outcome = opened.operator.tick(now_us)
+                outcome = opened.stage.tick(now_us)
                 opened.dirty = opened.dirty or outcome.results is not None or opened.next_offset < batch.next_offset
                 self._cover(opened, batch, 0, ())
-                yield from self._results[name].messages(outcome, batch.polled_ms, opened.operator.counts)
+                yield from self._results[name].messages(outcome, batch.polled_ms, opened.stage.counts)
         else:
             # A state can only be ahead of the offsets when it was committed and they were not: what it has
             # seen already is left out.
             fresh = batch.since(min(opened.next_offset for opened in streams.values()))
             for chunk in fresh.chunks(self._messages):
                 yield from self._take(chunk, streams)
-        for name, repartitions in self._repartitions.items():
-            local = streams[name].operator
+        for name, repartition in self._repartitions.items():
+            local = streams[name].stage
             assert isinstance(local, Local)  # noqa: S101 - made by fresh()
             local.since = batch.first_offset if local.since < 0 else local.since
-            handed = list(repartitions.messages(local, batch))
-            streams[name].dirty = streams[name].dirty or bool(handed)
-            yield from handed
+            forwarded = list(repartition.messages(local, batch))
+            streams[name].dirty = streams[name].dirty or bool(forwarded)
+            yield from forwarded
 
-    def _take(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+    def _take(self, batch: MicroBatch, streams: dict[str, Open[WindowOperator | Local]]) -> Iterator[Outgoing]:
         decoded = self._decoder.decode(batch.values, batch)
         # Messages of many readings are taken so many at a time that their columns fit into the cache.
         self._messages = max(1, CHUNK_READINGS * len(batch) // max(len(decoded.batch), 1))
@@ -233,12 +237,12 @@ class TopicStreams(Streams):
                 again = self._decoder.decode(of_stream.values, of_stream)
                 own, refused, tombstones = again.batch, again.refused, again.tombstones
             self._cover(opened, batch, len(of_stream), refused, tombstones)
-            outcome = opened.operator.add(own, batch.polled_ms * 1_000)
+            outcome = opened.stage.add(own, batch.polled_ms * 1_000)
             opened.dirty = True
-            yield from self._results[name].messages(outcome, batch.polled_ms, opened.operator.counts)
+            yield from self._results[name].messages(outcome, batch.polled_ms, opened.stage.counts)
 
 
-class MergedStream(Streams):
+class MergedStream(Streams[Merged]):
     """The second stage of a stream whose groups span partitions: it reads the stream's repartition topic."""
 
     def __init__(self, app: MicroBatchApplication, pipeline: Pipeline, name: str, *, reset: bool = False) -> None:
@@ -249,17 +253,16 @@ class MergedStream(Streams):
         self._results = Results(pipeline, name, app.limits)
         super().__init__(app, pipeline, topic, reset=reset)
 
-    def fresh(self) -> dict[str, WindowOperator]:
+    def fresh(self) -> dict[str, Merged]:
         """The stream's windows."""
         merged = Merged(self._spec)
         merged.clocks.any_unread = lambda source, since: self._app.end_offset(self._source, source) > since
         return {self._name: merged}
 
-    def process(self, batch: MicroBatch, streams: dict[str, Open]) -> Iterator[Outgoing]:
+    def process(self, batch: MicroBatch, streams: dict[str, Open[Merged]]) -> Iterator[Outgoing]:
         """The results of what the partitions have forwarded."""
         opened, now_us = streams[self._name], batch.polled_ms * 1_000
-        merged = opened.operator
-        assert isinstance(merged, Merged)  # noqa: S101 - made by fresh()
+        merged = opened.stage
         if batch.idle:
             opened.dirty = opened.dirty or opened.next_offset < batch.next_offset
             self._cover(opened, batch, 0, ())

@@ -195,7 +195,7 @@ def test_foreign_bytes_in_the_repartition_topic_are_refused_and_counted(
 ) -> None:
     line = lines(embedded_broker.address, **ROOM)
     line.send([*rooms(DEVICES, 100), *last_readings(DEVICES, 60)])
-    part = {"source": 0, "sources": 4, "horizon_us": 2**61, "clock_us": 2**61, "silent": False}
+    part = {"source": 0, "sources": 4, "watermark_us": 2**61, "clock_us": 2**61, "silent": False}
     foreign = [b"", None, b"{}", b"\xff\x00", b'{"device": "a"}', msgspec.msgpack.encode({"source": "x"})]
     foreign.append(msgspec.msgpack.encode({**part, "version": 99}))
     foreign.append(msgspec.msgpack.encode({**part, "made_by": "another declaration"}))

@@ -69,6 +69,7 @@ class OneByOne:
 
     follows: Follows
     idle_us: int
+    grace_us: int
     progress: dict[int, int] = field(default_factory=dict)
     clock: int | None = None
     furthest: int = NEVER
@@ -77,10 +78,10 @@ class OneByOne:
     def silent(self) -> int:
         return NEVER if self.clock is None else self.clock - self.idle_us
 
-    def horizon(self, device: int) -> int:
+    def watermark(self, device: int) -> int:
         if self.follows == "device":
-            return max(self.progress.get(device, NEVER), self.silent())
-        return max(self.slowest if self.follows == "slowest" else self.furthest, self.silent())
+            return max(self.progress.get(device, NEVER), self.silent()) - self.grace_us
+        return max(self.slowest if self.follows == "slowest" else self.furthest, self.silent()) - self.grace_us
 
     def take(self, device: int, ts_us: int) -> None:
         self.progress[device] = max(self.progress.get(device, NEVER), ts_us)
@@ -99,13 +100,19 @@ steps = st.lists(
 )
 
 
-@example("furthest", 0, 1, [[(0, 0)], 20, [(0, 5), (0, 4)]])
-@example("slowest", 0, 1, [[(0, 0)], 20, [(0, 5), (0, 4)]])
-@given(st.sampled_from(["device", "slowest", "furthest"]), st.sampled_from([0, 5, 25]), st.integers(1, 15), steps)
-def test_the_horizon_that_a_reading_meets_does_not_depend_on_its_batch(
-    follows: Follows, idle: int, until: int, happening: list[list[tuple[int, int]] | int]
+@example("furthest", 0, 0, 1, [[(0, 0)], 20, [(0, 5), (0, 4)]])
+@example("slowest", 0, 0, 1, [[(0, 0)], 20, [(0, 5), (0, 4)]])
+@given(
+    st.sampled_from(["device", "slowest", "furthest"]),
+    st.sampled_from([0, 5, 25]),
+    st.sampled_from([0, 3, 10]),
+    st.integers(1, 15),
+    steps,
+)
+def test_the_watermark_that_a_reading_meets_does_not_depend_on_its_batch(
+    follows: Follows, idle: int, grace: int, until: int, happening: list[list[tuple[int, int]] | int]
 ) -> None:
-    clocks, plain = Clocks(follows, idle), OneByOne(follows, idle)
+    clocks, plain = Clocks(follows, idle, grace), OneByOne(follows, idle, grace)
     now_us = 0
     for step in happening:
         now_us += 1
@@ -120,14 +127,16 @@ def test_the_horizon_that_a_reading_meets_does_not_depend_on_its_batch(
         clocks.add_devices(max(clocks.devices, int(devices.max()) + 1))
         met = []
         for device, ts in step:
-            met.append(plain.horizon(device))
+            met.append(plain.watermark(device))
             plain.take(device, ts)
         before = clocks.before(devices, ts_us, ts_us + until)
-        late = [ts + until <= horizon for (_, ts), horizon in zip(step, met, strict=True)]
+        late = [ts + until <= watermark for (_, ts), watermark in zip(step, met, strict=True)]
         if before is None:
             assert not any(late)
         else:
-            assert [ts + until <= horizon for (_, ts), horizon in zip(step, before.tolist(), strict=True)] == late
+            assert [ts + until <= mark for (_, ts), mark in zip(step, before.tolist(), strict=True)] == late
         clocks.move(devices, ts_us, now_us)
         every = np.arange(clocks.devices)
-        assert clocks.horizon_us(every).tolist() == [plain.horizon(device) for device in every.tolist()]
+        assert clocks.watermark_us(every).tolist() == [plain.watermark(device) for device in every.tolist()]
+        if follows != "device" and plain.clock is not None:
+            assert clocks.partition_us == clocks.common_us == plain.watermark(0)

@@ -106,11 +106,13 @@ def test_a_restore_at_any_point_changes_nothing(
             else:
                 kept[name] = piece
         if forget:
-            counts, gauges, devices = driver.windowed.counts, driver.windowed.gauges, driver.windowed.devices
+            counts, gauges = driver.windowed.counts, driver.windowed.gauges
+            devices = driver.windowed.intake.devices
             driver.windowed, next_offset = restore(spec, kept.get)
             assert next_offset == stop
             assert (driver.windowed.counts, driver.windowed.gauges) == (counts, gauges)
-            assert (driver.windowed.devices.names, driver.windowed.devices.tags) == (devices.names, devices.tags)
+            restored = driver.windowed.intake.devices
+            assert (restored.names, restored.tags) == (devices.names, devices.tags)
     assert driver.closed == unbroken.closed
     assert driver.tags == unbroken.tags
     assert driver.late == unbroken.late

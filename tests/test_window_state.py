@@ -44,7 +44,7 @@ def fleet(count: int, seconds: float) -> list[Reading]:
 def test_nothing_put_away_is_a_fresh_start() -> None:
     windowed, next_offset = restore(spec_of(), dict[str, bytes]().get)
     assert next_offset == -1
-    assert (windowed.counts["read"], windowed.devices.names) == (0, [])
+    assert (windowed.counts["read"], windowed.intake.devices.names) == (0, [])
 
 
 def test_only_the_buckets_that_were_touched_are_written() -> None:
@@ -282,7 +282,8 @@ def test_a_device_and_its_open_window_take_less_than_a_kilobyte(window: str) -> 
 
 def test_while_repeats_are_watched_a_reading_takes_16_bytes() -> None:
     driver = windows(aggregates={"energy": ["sum"]}, grace="1h")
-    watched, kept = driver.windowed.deduplication, windows(aggregates={"energy": ["sum"]}, grace="1h", repeats='"keep"')
+    watched = driver.windowed.intake.deduplication
+    kept = windows(aggregates={"energy": ["sum"]}, grace="1h", repeats='"keep"')
     assert watched is not None
     batches, size = 200, 1_000
     taken = []

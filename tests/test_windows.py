@@ -21,7 +21,7 @@ from processors.windows.kinds.rows import Rows
 
 
 def rows_of(driver: Driver) -> Rows:
-    engine = driver.windowed.engine
+    engine = driver.windowed.windows.engine
     assert isinstance(engine, PaneWindows)
     return engine.rows
 
@@ -134,9 +134,9 @@ def test_a_tick_before_any_reading_and_one_in_the_past_change_nothing() -> None:
     driver = windows()
     assert driver.windowed.tick(at(1_000_000)).results is None
     driver.read([read("a", 1)])
-    clock_us = driver.windowed.clocks.clock_us
+    clock_us = driver.windowed.intake.clocks.clock_us
     assert driver.windowed.tick(driver.now_us - 1).results is None
-    assert driver.windowed.clocks.clock_us == clock_us
+    assert driver.windowed.intake.clocks.clock_us == clock_us
 
 
 def test_an_empty_batch_changes_nothing() -> None:

@@ -107,7 +107,7 @@ class Oracle:
     def silent(self) -> float:
         return -math.inf if self.clock is None else self.clock - self.spec.idle_us
 
-    def horizon(self, group: tuple[Any, ...]) -> float:
+    def reached(self, group: tuple[Any, ...]) -> float:
         """How far event time is for a group."""
         if self.spec.follows == "device":
             own = self.progress.get(self.device_of.get(group, ""), -math.inf)
@@ -116,7 +116,7 @@ class Oracle:
         return max(own, self.silent())
 
     def passed(self, group: tuple[Any, ...]) -> float:
-        return self.horizon(group) - self.spec.grace_us
+        return self.reached(group) - self.spec.grace_us
 
     def _find_slowest(self) -> None:
         awake = [us for us in self.progress.values() if us > self.silent()]

@@ -3,19 +3,21 @@
 No I/O, no clock, no randomness. Time is an argument, so everything here can be replayed and held to
 properties. From the outside in:
 
-- ``windowed``: the whole: a stream's windows over one partition, and ``state``: the same as bytes, and back
-- ``watermark``: how far event time is, and which readings are late; ``late``: what these are missing from
-- ``repeats``: which readings were seen before (``digest``: what a reading says, in 32 bits)
-- ``waiting``: readings that wait until their place in the order is sure
-- ``groups``: devices, and groups by something else
-- the kinds: ``time_windows`` and ``count_windows`` (both are ``pane_windows``, with their ``open_panes``;
-  ``alignment``, ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event;
+- ``operator``: a stream's windows over one partition, put together from ``input.intake`` (devices, groups, clocks; what
+  is late, repeated, filtered), ``input.cuts``, ``windowing`` (``input.reorder_buffer`` and an engine) and ``emission``
+- ``repartition``: the same for groups that span partitions, in two stages: ``local`` and ``merged``
+- ``stage``: what all three have in common; ``state``: any of them as bytes, and back
+- ``time``: clocks, watermarks, and those of source partitions
+- ``input``: devices and groups, deduplication (``digest``, ``sorted_runs``), late readings
+- ``kinds``: an ``engine`` for each: ``time_windows`` and ``count_windows`` (both are ``pane_windows``, with their
+  ``open_panes``; ``alignment``, ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event;
   ``segments``: where these are cut), ``sliding_windows`` (``sliding``)
-- ``aggregates``: what is kept of a window's readings, and ``rows``: of all open windows
+- ``aggregates``: what is kept of a window's readings
 - ``spec``: what the stream asks for
 """
 
-from processors.windows.operator import Outcome, WindowOperator
+from processors.windows.emission import Outcome
+from processors.windows.operator import WindowOperator
 from processors.windows.spec import WindowSpec
 
 __all__ = ["Outcome", "WindowOperator", "WindowSpec"]

@@ -121,6 +121,16 @@ class WindowSpec:
         return Fixed(int(window.size), step, int(window.offset))
 
     @cached_property
+    def overlapping(self) -> bool:
+        """Whether a reading may be too late for some of its windows and in time for others."""
+        return self.alignment is not None and self.alignment.overlapping and not self.ordered
+
+    @cached_property
+    def ends_in_silence(self) -> bool:
+        """Whether a window ends when its group falls silent, as no time of its own ends it."""
+        return isinstance(self.window, State | Event | Count)
+
+    @cached_property
     def unit_us(self) -> int:
         """A length that panes begin at multiples of, each from the others; 1 if none is known."""
         alignment = self.alignment
@@ -202,9 +212,9 @@ def _plain(window: Window) -> tuple[Any, ...]:
 
 
 def until_us(spec: WindowSpec, alignment: Alignment | None, ts_us: Int64s) -> Int64s:
-    """The horizon at which each reading would be late: when the last window it belongs to has closed, or, where
+    """The watermark at which each reading would be late: when the last window it belongs to has closed, or, where
     readings are put in order, when its place has been passed.
     """
     if alignment is None or spec.ordered:
-        return ts_us + (spec.grace_us + 1)
-    return np.asarray(alignment.last_end(alignment.panes(ts_us)) + spec.grace_us)
+        return ts_us + 1
+    return np.asarray(alignment.last_end(alignment.panes(ts_us)))

@@ -28,6 +28,7 @@ from headrace.errors import StateError
 from processors.windows.column import DTYPES
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
+from processors.windows.stage import Stage
 
 VERSION = 4
 
@@ -78,11 +79,12 @@ class Open(msgspec.Struct):
     fronts: dict[str, bytes]
 
 
-def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
+def changed_pieces(stage: Stage, next_offset: int) -> Iterator[tuple[str, bytes | None]]:
     """The pieces that have changed since the last call (None: to be deleted), and ``meta``."""
-    operator.prune()
+    stage.intake.prune()
     encode = msgspec.msgpack.encode
-    devices, groups, clocks = operator.devices, operator.groups, operator.clocks
+    intake = stage.intake
+    devices, groups, clocks = intake.devices, intake.groups, intake.clocks
     for bucket in sorted({slot // BUCKET for slot in devices.renamed}):
         of = _of(bucket, len(devices))
         names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]], devices.tag_times[of])
@@ -90,7 +92,7 @@ def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple
     # Every bucket has its piece, so that none is taken that an older declaration of the stream has left.
     fresh = {slot // BUCKET for slot in devices.renamed} if groups is None else set[int]()
     devices.renamed.clear()
-    for bucket in _buckets(operator.moved):
+    for bucket in _buckets(intake.moved):
         progress = clocks.progress_us[_of(bucket, len(devices))]
         yield from _in_parts(f"progress.{bucket}", progress.astype("<i8").tobytes())
     if groups is not None and groups.written < len(groups):
@@ -100,31 +102,31 @@ def changed_pieces(operator: WindowOperator, next_offset: int) -> Iterator[tuple
             values = GroupValues([list(values) for values in groups.values[of]], groups.device[of])
             yield from _in_parts(f"groups.{bucket}", encode(values))
         groups.written = len(groups)
-    count = len(devices if groups is None else groups)
-    held = operator.held
-    for bucket in sorted({*_buckets(operator.touched), *fresh}):
+    count = intake.group_count
+    held = stage.held
+    for bucket in sorted({*_buckets(stage.touched), *fresh}):
         of = _of(bucket, count)
         fronts = {readings.name: readings.fronts(of.start, of.stop) for readings in held}
-        opened = Open(operator.packed(of.start, of.stop), fronts)
+        opened = Open(stage.packed(of.start, of.stop), fronts)
         yield from _in_parts(f"open.{bucket}", encode(opened))
-    operator.touched.clear()
-    operator.moved.clear()
+    stage.touched.clear()
+    intake.moved.clear()
     for readings in held:
         yield from readings.changed()
-    if operator.deduplication is not None:
-        yield from operator.deduplication.changed()
+    if intake.deduplication is not None:
+        yield from intake.deduplication.changed()
     meta = Meta(
         version=VERSION,
-        fingerprint=_fingerprint(operator),
+        fingerprint=_fingerprint(stage),
         clock_us=clocks.clock_us,
         arrived_us=clocks.arrived_us,
         furthest_us=clocks.furthest_us,
         slowest_us=clocks.slowest_us,
-        counts=operator.counts,
+        counts=intake.counts,
         devices=len(devices),
         groups=count,
         next_offset=next_offset,
-        extra=operator.extra,
+        extra=stage.extra,
     )
     yield "meta", encode(meta)
 
@@ -138,7 +140,7 @@ def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[Win
     return operator, restore_into(operator, piece)
 
 
-def restore_into(operator: WindowOperator, piece: Callable[[str], bytes | None]) -> int:
+def restore_into(stage: Stage, piece: Callable[[str], bytes | None]) -> int:
     """Make fresh windows what they were, from ``piece(name)``; the next offset that they await (-1: any).
 
     Raises StateError when the state was made by a stream that was declared otherwise.
@@ -146,77 +148,79 @@ def restore_into(operator: WindowOperator, piece: Callable[[str], bytes | None])
     packed = piece("meta")
     if packed is None:
         return -1
-    meta = _meta(operator, packed)
-    operator.take_extra(meta.extra)
-    clocks = operator.clocks
+    meta = _meta(stage, packed)
+    stage.take_extra(meta.extra)
+    intake = stage.intake
+    devices, clocks = intake.devices, intake.clocks
     clocks.clock_us, clocks.arrived_us = meta.clock_us, meta.arrived_us
     clocks.furthest_us, clocks.slowest_us = meta.furthest_us, meta.slowest_us
-    operator.counts.update(meta.counts)
+    intake.counts.update(meta.counts)
     clocks.add_devices(meta.devices)
     for bucket in range(-(-meta.devices // BUCKET)):
         names = msgspec.msgpack.decode(_whole(piece, f"names.{bucket}"), type=Names)
         for name, tags in zip(names.names, names.tags, strict=True):
-            operator.devices.add(name, tuple(tags))
-        operator.devices.tag_times[bucket * BUCKET :] = names.tag_times
+            devices.add(name, tuple(tags))
+        devices.tag_times[bucket * BUCKET :] = names.tag_times
         progress = np.frombuffer(_whole(piece, f"progress.{bucket}"), "<i8")
         clocks.progress_us[bucket * BUCKET : bucket * BUCKET + len(progress)] = progress
-    operator.devices.renamed.clear()
-    _restore_open(operator, meta.groups, piece)
-    if operator.deduplication is not None:
-        operator.deduplication.restore(piece)
+    devices.renamed.clear()
+    _restore_open(stage, meta.groups, piece)
+    if intake.deduplication is not None:
+        intake.deduplication.restore(piece)
     return meta.next_offset
 
 
-def forget_written(operator: WindowOperator) -> None:
+def forget_written(stage: Stage) -> None:
     """Count nothing as written: :func:`changed_pieces` gives every piece again, for another place to keep them in."""
-    devices = np.arange(len(operator.devices))
-    operator.devices.renamed.update(devices.tolist())
-    operator.moved.append(devices)
-    if operator.groups is not None:
-        operator.groups.written = 0
-    operator.touched.append(devices if operator.groups is None else np.arange(len(operator.groups)))
-    if operator.deduplication is not None:
-        operator.deduplication.forget_written()
-    for readings in operator.held:
+    intake = stage.intake
+    devices = np.arange(len(intake.devices))
+    intake.devices.renamed.update(devices.tolist())
+    intake.moved.append(devices)
+    if intake.groups is not None:
+        intake.groups.written = 0
+    stage.touched.append(np.arange(intake.group_count))
+    if intake.deduplication is not None:
+        intake.deduplication.forget_written()
+    for readings in stage.held:
         readings.forget_written()
 
 
-def _fingerprint(operator: WindowOperator) -> str:
-    return operator.role + operator.spec.fingerprint()
+def _fingerprint(stage: Stage) -> str:
+    return stage.role + stage.intake.spec.fingerprint()
 
 
-def _meta(operator: WindowOperator, packed: bytes) -> Meta:
+def _meta(stage: Stage, packed: bytes) -> Meta:
     try:
         meta = msgspec.msgpack.decode(packed, type=Meta)
     except msgspec.ValidationError:
         meta = None
-    if meta is None or (meta.version, meta.fingerprint) != (VERSION, _fingerprint(operator)):
+    if meta is None or (meta.version, meta.fingerprint) != (VERSION, _fingerprint(stage)):
         raise StateError(
-            f"the state of stream {operator.spec.stream} was made by another declaration of it",
+            f"the state of stream {stage.intake.spec.stream} was made by another declaration of it",
             hint="give the stream another name; or compute it again from what the topic still has, with --rebuild;"
             " or go on with new windows from here, with --reset-state (what the open ones hold is lost)",
         )
     return meta
 
 
-def _restore_open(operator: WindowOperator, count: int, piece: Callable[[str], bytes | None]) -> None:
-    groups, dtypes = operator.groups, _dtypes(operator.spec)
+def _restore_open(stage: Stage, count: int, piece: Callable[[str], bytes | None]) -> None:
+    groups, dtypes = stage.intake.groups, _dtypes(stage.intake.spec)
     if groups is not None:
         for bucket in range(-(-count // BUCKET)):
             values = msgspec.msgpack.decode(_whole(piece, f"groups.{bucket}"), type=GroupValues)
             for of, device in zip(values.values, values.devices, strict=True):
                 groups.add(tuple(of), device)
         groups.written = len(groups)
-    operator.add_groups()
+    stage.add_groups()
     for bucket in range(-(-count // BUCKET)):
         packed = _joined(piece, f"open.{bucket}")
         if packed is None:
             continue
         opened = msgspec.msgpack.decode(packed, type=Open)
-        operator.unpack(opened.engine, bucket * BUCKET, dtypes)
-        for readings in operator.held:
+        stage.unpack(opened.engine, bucket * BUCKET, dtypes)
+        for readings in stage.held:
             readings.take_fronts(opened.fronts[readings.name], bucket * BUCKET)
-    for readings in operator.held:
+    for readings in stage.held:
         readings.restore(piece, dtypes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from headrace.pipeline.model import Session, Sliding
 from processors.windows.column import Bools
-from processors.windows.kinds.alignment import Alignment
+from processors.windows.input.intake import Intake, Judged, Placed
 from processors.windows.spec import WindowSpec
 from processors.windows.time.watermark import NEVER
 
@@ -33,20 +33,32 @@ class LateReadings:
     windows: tuple[Int64s, Int64s, Int64s]
 
 
-def late_readings(  # noqa: PLR0917 - a batch and what was found of it, each by its name
-    spec: WindowSpec,
-    alignment: Alignment | None,
-    batch: Batch,
-    groups: list[str],
-    chosen: dict[Reason, Bools],
-    before_us: Int64s | None,
-) -> LateReadings:
+def late_of(intake: Intake, placed: Placed, judged: Judged) -> LateReadings | None:
+    """The readings that are missing from a window, where the stream asks for them; None if there is none."""
+    spec = intake.spec
+    if spec.late == "drop":
+        return None
+    chosen: dict[Reason, Bools] = {}
+    if judged.corrected is not None:
+        chosen["corrected"] = judged.corrected
+    if judged.late is not None:
+        chosen["late"] = judged.late
+    if spec.late == "heal" and spec.overlapping and placed.before_us is not None:
+        # What is in time for some of its windows is missing from the others all the same.
+        missing = judged.keep & (intake.first_end(placed.batch.ts_us) <= placed.before_us)
+        chosen["late"] = missing if judged.late is None else missing | judged.late
+    if not any(mask.any() for mask in chosen.values()):
+        return None
+    return _late_readings(spec, placed, intake.group_names(placed.slots), chosen)
+
+
+def _late_readings(spec: WindowSpec, placed: Placed, groups: list[str], chosen: dict[Reason, Bools]) -> LateReadings:
     """The readings ``chosen`` for a reason, and the windows that lack them.
 
-    ``before_us``: the horizon that each reading of the batch met. Of windows that readings make (session,
-    sliding) the bounds are those of all that the reading could belong to; of state, count and event windows,
-    whose bounds one reading can move without limit, the reading's own time.
+    Of windows that readings make (session, sliding) the bounds are those of all that the reading could belong to; of
+    state, count and event windows, whose bounds one reading can move without limit, the reading's own time.
     """
+    batch, before_us, alignment = placed.batch, placed.before_us, spec.alignment
     places = np.concatenate([np.flatnonzero(mask) for mask in chosen.values()])
     reasons: list[Reason] = [reason for reason, mask in chosen.items() for _ in range(int(np.count_nonzero(mask)))]
     order = np.argsort(places, kind="stable")
@@ -56,7 +68,7 @@ def late_readings(  # noqa: PLR0917 - a batch and what was found of it, each by 
         upto = np.full(len(places), _FOR_EVER, np.int64)
         if before_us is not None and not spec.ordered:
             missed = np.array([reason == "late" for reason in reasons], np.bool_)
-            upto[missed] = before_us[places[missed]] - spec.grace_us
+            upto[missed] = before_us[places[missed]]
         windows = alignment.windows(alignment.panes(ts_us), np.full(len(places), NEVER, np.int64), upto)
     else:
         window = spec.window

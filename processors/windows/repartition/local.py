@@ -11,7 +11,7 @@ what has fallen silent. So a partition that is read again since its last checkpo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,16 +21,20 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 from processors.windows.aggregates import Partials
-from processors.windows.input.groups import EachDevice, group_name
+from processors.windows.emission import DueProvisional, Outcome
+from processors.windows.input.groups import Devices, EachDevice, Groups, different, group_name
+from processors.windows.input.held_readings import HeldReadings
+from processors.windows.input.intake import Intake, Judged, Placed
+from processors.windows.input.late import late_of
 from processors.windows.input.newest_tags import NewestTags
 from processors.windows.input.readings import Readings
-from processors.windows.operator import Collected, Judged, Outcome, WindowOperator
 from processors.windows.repartition.pane_parts import LocalPanes
 from processors.windows.repartition.update import NUMBER, Kept, Panes, Update, kept_of, packed_times
 from processors.windows.spec import WindowSpec
-from processors.windows.time.watermark import NEVER
+from processors.windows.stage import gauges_of
+from processors.windows.time.watermark import NEVER, Clocks
 
-Handed = TypeVar("Handed", Panes, Kept)
+Forwarded = TypeVar("Forwarded", Panes, Kept)
 
 PART_BYTES = 500_000
 """The most bytes of a message: sketches and texts can make a thousand panes more than a broker takes."""
@@ -48,89 +52,99 @@ class Source:
     next_offset: int
 
 
-class Local(WindowOperator):
+class Local:
     """One partition's part of a stream's groups."""
 
+    role = "local"
+
     def __init__(self, spec: WindowSpec) -> None:
-        super().__init__(spec)
-        self.role = "local"
-        self.reorder = None
-        self._silence_ends = False  # the second stage knows when all of a group is silent
+        self.spec = spec
+        by_device = spec.by is None
+        remembered = () if spec.by is None else tuple(name for name in spec.by if name in spec.topic_tags)
+        self._groups: Groups = EachDevice(spec.key) if spec.by is None else Groups(spec.by, spec.key)
+        self.intake = Intake(
+            spec,
+            Clocks(spec.follows, spec.idle_us, spec.grace_us),
+            NewestTags(spec.tags) if by_device else Devices(remembered),
+            self._groups,
+            deduplicates=spec.drop_repeats,
+        )
+        self.counts = self.intake.counts
+        self.touched: list[Int64s] = []
         self._panes = None if spec.forwards_readings else LocalPanes(spec)
-        if self._panes is not None:
-            self.engine = self._panes
-        if spec.by is None:
-            self.devices = NewestTags(spec.tags)
-            self.groups = EachDevice(spec.key)
+        self._provisional = DueProvisional(spec.emit_us)
         self._kept: list[tuple[Batch, Int64s, Int64s | None]] = []
         """Readings to be forwarded, the slots of their groups, and where the first windows end that they count in."""
         self._made_by = spec.digest
         self.since = -1
         """The offset that the first message had of which this knows."""
 
-    def _add(self, batch: Batch, now_us: int, collected: Collected) -> None:
+    def add(self, batch: Batch, now_us: int) -> Outcome:
+        """Take the readings of a batch that arrived at ``now_us``; the late ones, where the stream asks for them.
+
+        Nothing is cut: parts of panes tell the readings apart that came before a window closed from those after.
+        """
+        if not len(batch):
+            return Outcome()
+        read = self.counts["read"]
+        self.counts["read"] += len(batch)
+        self.spec.compute(batch)
         if self._panes is None:
-            read = self.counts["read"]
             batch.put(NUMBER, list(range(read, read + len(batch))))
-        super()._add(batch, now_us, collected)
+        placed = self.intake.place(batch)
+        self._make_room()
+        judged = self.intake.take(placed, now_us)
+        missing = late_of(self.intake, placed, judged)
+        self._keep(placed, judged)
+        if due := self._provisional.is_due(now_us):
+            self._provisional.note(now_us)
+        self._forward(early=due)
+        self.intake.prune(when_due=True)
+        return Outcome(None, [] if missing is None else [missing])
 
-    def _where_closed(self, devices: Int64s, batch: Batch, before_us: Int64s) -> int:  # noqa: ARG002 - as WindowOperator
-        """Nowhere: parts of panes tell the readings apart that came before a window closed from those after."""
-        return 0
+    def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as Stage
+        """The partition is silent: it holds nobody up for long from now on, so it keeps nothing back either."""
+        self._forward(early=True)
+        return Outcome()
 
-    def _keep(self, batch: Batch, slots: Int64s, devices: Int64s, judged: Judged, collected: Collected) -> None:  # noqa: ARG002 - as WindowOperator
+    def _keep(self, placed: Placed, judged: Judged) -> None:
+        """Fold the readings that are kept into parts of panes, or keep them to be forwarded."""
         places = np.flatnonzero(judged.keep)
         if not len(places):
             return
         self.counts["windowed"] += len(places)
-        firsts = self._firsts(batch.ts_us[places], None if judged.before_us is None else judged.before_us[places])
-        if self._panes is not None:
-            self.touched.append(np.unique(slots[places]))
-            readings = Readings(slots, devices, batch.ts_us, self.spec.columns(batch))
-            readings = readings if len(places) == len(readings) else readings.take(places)
-            if firsts is None:
-                self._panes.take(readings)
-            else:
-                self._panes.take_parts(readings, firsts)
+        firsts = self._firsts(placed, places)
+        if self._panes is None:
+            kept = placed.batch.take(places)
+            for place, name in enumerate(self._groups.by):
+                kept.put(name, [self._groups.values[slot][place] for slot in placed.slots[places].tolist()])
+            self._kept.append((kept, placed.slots[places], firsts))
             return
-        assert self.groups is not None  # noqa: S101 - there are groups in both stages
-        kept = batch.take(places)
-        for place, name in enumerate(self.groups.by):
-            kept.put(name, [self.groups.values[slot][place] for slot in slots[places].tolist()])
-        self._kept.append((kept, slots[places], firsts))
+        readings = Readings(placed.slots, placed.devices, placed.batch.ts_us, self.spec.columns(placed.batch))
+        readings = readings if len(places) == len(readings) else readings.take(places)
+        self.touched.append(different(readings.slots))
+        if firsts is None:
+            self._panes.take(readings)
+        else:
+            self._panes.take_parts(readings, firsts)
 
-    def _firsts(self, ts_us: Int64s, before_us: Int64s | None) -> Int64s | None:
+    def _firsts(self, placed: Placed, places: Int64s) -> Int64s | None:
         """Where the first window ends that each reading is in time for; None if all are for all of theirs."""
-        if before_us is None or not self._overlapping:
+        if placed.before_us is None or not self.spec.overlapping:
             return None
-        assert self.alignment is not None  # noqa: S101 - only windows along event time overlap
-        return self.alignment.first_end(self.alignment.panes(ts_us), before_us - self.spec.grace_us)
+        return self.intake.first_end(placed.batch.ts_us[places], placed.before_us[places])
 
-    def tick(self, now_us: int) -> Outcome:  # noqa: ARG002 - as WindowOperator
-        """The partition is silent: it holds nobody up for long from now on, so it keeps nothing back either."""
+    def _forward(self, *, early: bool) -> None:
         if self._panes is not None:
-            self._panes.early = True
-            super()._advance(np.empty(0, np.int64), Collected())
-        return Outcome()
-
-    def _advance(self, groups: Int64s, collected: Collected) -> None:
-        if self._panes is not None:
-            super()._advance(groups, collected)
-            collected.emitted.clear()
-
-    def _outcome(self, collected: Collected, now_us: int) -> Outcome:
-        emit_us = self.spec.emit_us
-        if self._panes is not None and emit_us is not None and now_us - self._emitted_us >= emit_us:
-            self._emitted_us, self._panes.early = now_us, True
-            super()._advance(np.empty(0, np.int64), collected)
-        return Outcome(None, collected.late)
+            groups = self._panes.forward(self.intake.clocks.common_us, early=early)
+            if len(groups):
+                self.touched.append(groups)
 
     def forwarded(self, targets: int, most: int = PART_BYTES) -> Iterator[tuple[int, Panes | Kept]]:
         """What there is to be forwarded since the last call, with the partition that its groups come together in.
 
         Each is of ``most`` bytes at the most, but for a single pane or reading that has more.
         """
-        assert self.groups is not None  # noqa: S101 - there are groups in both stages
         if self._panes is not None:
             for slots, panes, firsts, partials in self._panes.forwarded:
                 of = self._targets(slots, targets)
@@ -140,7 +154,7 @@ class Local(WindowOperator):
                     yield from ((target, what) for what in _pieces(mine, packed, most))
             self._panes.forwarded.clear()
         for batch, groups, in_time in self._kept:
-            columns = {name: batch.column(name) for name in (*self.spec.forwarded, *self.groups.by)}
+            columns = {name: batch.column(name) for name in (*self.spec.forwarded, *self._groups.by)}
             columns.pop(self.spec.key, None)
             of = self._targets(groups, targets)
             for target in np.unique(of).tolist():
@@ -149,17 +163,16 @@ class Local(WindowOperator):
         self._kept.clear()
 
     def _targets(self, slots: Int64s, targets: int) -> Int64s:
-        assert self.groups is not None  # noqa: S101 - there are groups in both stages
-        values = self.groups.values
+        values = self._groups.values
         each, of = np.unique(slots, return_inverse=True)
         return np.array([target_of(values[slot], targets) for slot in each.tolist()], np.int64)[of]
 
     def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
-        assert self.groups is not None and self._panes is not None  # noqa: S101 - asked by forwarded() alone
+        assert self._panes is not None  # noqa: S101 - asked by forwarded() alone
         different, group = np.unique(slots[part], return_inverse=True)
-        aggregates, devices = self._panes.rows.aggregates, self.devices
+        aggregates, devices = self._panes.rows.aggregates, self.intake.devices
         return Panes(
-            groups=[list(self.groups.values[slot]) for slot in different.tolist()],
+            groups=[list(self._groups.values[slot]) for slot in different.tolist()],
             group=packed_times(group),
             pane=packed_times(panes[part]),
             first=packed_times(firsts[part]),
@@ -172,7 +185,7 @@ class Local(WindowOperator):
 
         ``silent_since_us``: the wall time at which it is silent, if it is: its clock has moved on with that.
         """
-        clocks = self.clocks
+        clocks = self.intake.clocks
         clock_us, silent = clocks.clock_us, silent_since_us is not None
         if silent_since_us is not None and clock_us != NEVER:
             clock_us += max(0, silent_since_us - clocks.arrived_us)
@@ -187,9 +200,42 @@ class Local(WindowOperator):
             made_by=self._made_by,
         )
 
+    # ---- state
+
+    @property
+    def gauges(self) -> Mapping[str, int]:
+        """What is open now, beside the counts of what was."""
+        panes = self._panes
+        held = {"open": 0, "in_open": 0, "waiting": 0}
+        if panes is not None:
+            held |= {"open": panes.open_windows(), "in_open": panes.open_readings()}
+        return gauges_of(self.intake, held)
+
+    @property
+    def held(self) -> list[HeldReadings]:
+        """None: nothing waits here."""
+        return []
+
+    def _make_room(self) -> None:
+        if self._panes is not None:
+            self._panes.add_groups(self.intake.group_count)
+
+    def add_groups(self) -> None:
+        """Make room for all groups that there are; how far they are follows from the readings."""
+        self._make_room()
+
+    def packed(self, first: int, last: int) -> dict[str, Any]:
+        """What is open of the groups from ``first`` up to ``last``, for MessagePack."""
+        return {} if self._panes is None else self._panes.packed(first, last)
+
+    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:  # noqa: ARG002 - as Stage
+        """Take up what was packed of the groups from ``first`` on."""
+        if self._panes is not None:
+            self._panes.unpack(packed, dtypes)
+
     @property
     def extra(self) -> dict[str, Any]:
-        """What the state has beside that of all windows."""
+        """What the state has beside that of all stages."""
         return {"since": self.since}
 
     def take_extra(self, extra: dict[str, Any]) -> None:
@@ -203,7 +249,7 @@ def _kept(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None, pl
     return kept_of(batch.take(places), mine, None if firsts is None else firsts[places])
 
 
-def _pieces(places: Int64s, made: Callable[[Int64s], Handed], most: int) -> Iterator[Handed]:
+def _pieces(places: Int64s, made: Callable[[Int64s], Forwarded], most: int) -> Iterator[Forwarded]:
     """What is made of these places, in as many pieces as it takes for each to fit into a message."""
     for begin in range(0, len(places), MOST_PANES):
         part = places[begin : begin + MOST_PANES]

@@ -18,7 +18,6 @@ from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.column import Bools, Column, with_room
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.alignment import Alignment
-from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.time_windows import TimeWindows
 from processors.windows.spec import WindowSpec
 from processors.windows.time.closed_up_to import ClosedUpTo
@@ -142,7 +141,7 @@ class SplitPanes(TimeWindows):
             self.changed.append(rows)
 
 
-Handed = tuple[Int64s, Int64s, Int64s, Partials]
+Parts = tuple[Int64s, Int64s, Int64s, Partials]
 """Parts to be forwarded: of which groups (slots) and panes, their firsts, what they hold."""
 
 
@@ -153,35 +152,31 @@ class LocalPanes(SplitPanes):
         alignment = spec.alignment
         assert alignment is not None  # noqa: S101 - only made of windows along event time
         super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
-        self.forwarded: list[Handed] = []
-        self.early = False
-        """Whether what is not whole is to be forwarded, too: for provisional results, or in silence."""
+        self.forwarded: list[Parts] = []
         self._unsent = np.empty(0, np.bool_)
         """By row, whether it has changed since it was forwarded."""
 
-    def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
-        """Nothing: what a reading counts in is decided when it is folded."""
+    def forward(self, closed_up_to_us: int, *, early: bool) -> Int64s:
+        """Forward the parts that are whole, and let go of them; the groups that these were of.
 
-    def advance(self, touched: Int64s, closed_up_to: ClosedUpTo) -> Emitted:  # noqa: ARG002 - all groups move alike here
-        """Hand on the parts that are whole, and let go of them. Gives the groups that these were of."""
-        assert closed_up_to.common_us is not None  # noqa: S101 - groups of several devices
+        ``early``: what has changed and is not whole is forwarded, too, and stays: for provisional results, in silence.
+        """
         if self.changed:
             self._unsent = with_room(self._unsent, len(self.rows.live), fill=False)
             for rows in self.changed:
                 self._unsent[rows] = True
             self.changed.clear()
-        groups = self.overdue(closed_up_to.common_us)
+        groups = self.overdue(closed_up_to_us)
         if len(groups):
             rows, places = self._rows_of(groups)
-            self._forward(rows[self.first[rows] <= closed_up_to.common_us])
-            self.drop(groups, rows, np.full(len(places), closed_up_to.common_us, np.int64))
-        if self.early:
-            self.early = False
+            self._forward(rows[self.first[rows] <= closed_up_to_us])
+            self.drop(groups, rows, np.full(len(places), closed_up_to_us, np.int64))
+        if early:
             self._forward(np.flatnonzero(self._unsent))
-        return Emitted(groups, groups, groups, {}) if len(groups) else Emitted.none()
+        return groups
 
     def _forward(self, rows: Int64s) -> None:
-        """Hand on those of these rows that have not been as they are."""
+        """Forward those of these rows that have not been forwarded as they are."""
         rows = rows[self._unsent[rows]]
         if len(rows):
             partials = self.rows.aggregates.take(self.rows.partials, rows)
@@ -191,9 +186,6 @@ class LocalPanes(SplitPanes):
     def _over(self, rows: Int64s, upto: Int64s) -> Bools:
         over: Bools = self.first[rows] <= upto
         return over
-
-    def forget_changes(self) -> None:
-        """Nothing: what has changed is still to be forwarded."""
 
 
 class MergedPanes(SplitPanes):
@@ -218,7 +210,7 @@ class MergedPanes(SplitPanes):
         self.closed[groups] = np.maximum(self.closed[groups], closed_up_to.of(groups))
 
     def put(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials) -> tuple[int, int, int]:
-        """Take n parts (each once), in the place of what their partition said of them before.
+        """Take n parts (each once), in the place of what their partition forwarded of them before.
 
         The readings that are new; those that are new and too late for all of their windows; and those that have
         been forwarded before. A part only grows while it is not whole, so one that holds no more is the same again.

@@ -9,11 +9,11 @@ import numpy as np
 
 from headrace.batch import Batch, Int64s
 
-VERSION = 3
+VERSION = 4
 
 NUMBER, FIRST = " number", " first"
-"""Columns beside the fields: the how manieth reading of its partition each one is, and where the first window ends
-that it counts in. No field is called so."""
+"""Columns beside the fields: the number of each reading within its partition, and where the first window ends that it
+counts in. No field is called so."""
 
 
 class Panes(msgspec.Struct):
@@ -21,7 +21,7 @@ class Panes(msgspec.Struct):
 
     Of which group (a place in ``groups``), where the pane starts, where the ``first`` window ends that the part's
     readings count in, and what they make. A part that a partition forwards replaces what it forwarded of it before; a
-    part is whole when the partition's horizon, less the grace, has passed ``first``. ``tags``: where the groups are
+    part is whole when the partition's watermark has passed ``first``. ``tags``: where the groups are
     devices, what each has said of its tags, [time, value] of each tag.
     """
 
@@ -51,8 +51,8 @@ class Kept(msgspec.Struct):
 class Update(msgspec.Struct, omit_defaults=True):
     """A message of one source partition: what it forwards, and how far it is after that.
 
-    ``source`` of ``sources`` partitions, read from the offset ``since`` up to ``next_offset``; ``horizon_us``: how
-    far all its devices are that are not idle; ``clock_us``: its clock; ``silent``: it has nothing more for now (and
+    ``source`` of ``sources`` partitions, read from the offset ``since`` up to ``next_offset``; ``watermark_us``:
+    that of all its groups; ``clock_us``: its clock; ``silent``: it has nothing more for now (and
     is not behind), and its clock has moved on with the wall clock, and goes on to. Both times are
     :data:`~processors.windows.time.watermark.NEVER` for a partition that has never had a reading.
     """
@@ -61,7 +61,7 @@ class Update(msgspec.Struct, omit_defaults=True):
     sources: int
     since: int
     next_offset: int
-    horizon_us: int
+    watermark_us: int
     clock_us: int
     silent: bool
     panes: Panes | None = None

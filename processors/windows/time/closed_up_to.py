@@ -10,7 +10,7 @@ from headrace.batch import Int64s
 
 @dataclass(frozen=True)
 class ClosedUpTo:
-    """The horizon less the grace: what ends by then is over."""
+    """Watermarks: what ends by them is over."""
 
     of: Callable[[Int64s], Int64s]
     """for each of these groups"""

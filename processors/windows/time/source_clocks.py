@@ -21,7 +21,7 @@ class SourceProgress:
 
     since: int
     next_offset: int
-    horizon_us: int
+    watermark_us: int
     clock_us: int
     silent: bool
 
@@ -32,7 +32,7 @@ ASK_EVERY_US = 50_000
 
 @dataclass
 class SourceClocks(Clocks):
-    """The common horizon: that of the slowest source partition. The readings that they forward move nothing.
+    """The common watermark: that of the slowest source partition. The readings that they forward move nothing.
 
     A partition that has fallen silent holds the others up no longer than a silent device does: ``idle`` behind the
     furthest clock of all. The clock of a silent one goes on with the wall clock. It reported so once, and whoever reads
@@ -50,13 +50,13 @@ class SourceClocks(Clocks):
         """Take what a source partition says of how far it is."""
         self.sources = max(self.sources, part.sources)
         self.arrived_us = max(self.arrived_us, now_us)
-        known, horizon_us = self.progress.get(part.source), part.horizon_us
+        known, watermark_us = self.progress.get(part.source), part.watermark_us
         if known is not None and known.since == part.since:
             if part.next_offset < known.next_offset:
                 return  # it is read again from its last checkpoint, and has forwarded all of this before
-            horizon_us = max(horizon_us, known.horizon_us)
+            watermark_us = max(watermark_us, known.watermark_us)
         self.progress[part.source] = SourceProgress(
-            part.since, part.next_offset, horizon_us, part.clock_us, part.silent
+            part.since, part.next_offset, watermark_us, part.clock_us, part.silent
         )
         self._find(now_us)
 
@@ -68,17 +68,17 @@ class SourceClocks(Clocks):
         least = self._least()
         if least <= self.slowest_us:
             return
-        left_behind = [source for source, one in self.progress.items() if one.silent and one.horizon_us < least]
+        left_behind = [source for source, one in self.progress.items() if one.silent and one.watermark_us < least]
         self.slowest_us = max(self.slowest_us, self._least(leave_behind=self._ask(left_behind, now_us)))
 
     def _least(self, *, leave_behind: bool = True) -> int:
         """How far the slowest source is, of those that are not left behind because they are silent."""
-        horizons = [
-            max(one.horizon_us, self.silent_us) if leave_behind and one.silent else one.horizon_us
+        watermarks = [
+            max(one.watermark_us, self.silent_us) if leave_behind and one.silent else one.watermark_us
             for one in self.progress.values()
             if not (leave_behind and one.silent and one.clock_us == NEVER)
         ]
-        return min(horizons, default=NEVER)
+        return min(watermarks, default=NEVER)
 
     def _ask(self, sources: list[int], now_us: int) -> bool:
         """Whether it is known that these sources are silent still; those that are not are no longer taken to be."""
@@ -104,11 +104,20 @@ class SourceClocks(Clocks):
 
     @property
     def common_us(self) -> int:
-        """The horizon of all groups."""
+        """The watermark of all groups: the sources have taken their grace off."""
         return self.slowest_us
 
+    @property
+    def partition_us(self) -> int:
+        """The watermark of all that the sources forward."""
+        return self.common_us
+
+    def watermark_us(self, devices: Int64s) -> Int64s:
+        """The watermark of groups of these devices: the same for all."""
+        return np.full(len(devices), self.common_us, np.int64)
+
     def before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:  # noqa: ARG002 - as Clocks
-        """The horizon that each of n readings meets: the same for all, or None where none can be too late."""
+        """The watermark that each of n readings meets: the same for all, or None where none can be too late."""
         if not (until_us <= self.slowest_us).any():
             return None
         return np.full(len(ts_us), self.slowest_us, np.int64)

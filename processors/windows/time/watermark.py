@@ -1,8 +1,8 @@
 """How far event time is, and which readings are late.
 
 Each device has its own progress (the greatest event time it has sent) and a partition has a clock (the
-greatest of all, moved on by the wall clock while the partition is silent). From these follows the horizon of
-a group, and a window of the group is closed when its end and grace are not beyond it:
+greatest of all, moved on by the wall clock while the partition is silent). From these follows the watermark of
+a group, and a window of the group is closed when its end is not beyond it. The watermark is, less the grace:
 
 - clock = device, a group within one device: the device's progress, or the clock less ``idle``. A device that
   falls silent is closed by its neighbours; one that comes back from a tunnel with older readings is on time as
@@ -10,6 +10,8 @@ a group, and a window of the group is closed when its end and grace are not beyo
 - clock = device, groups of several devices: the progress of the slowest device of the partition that is not
   idle, or the clock less ``idle``.
 - clock = partition: the furthest device, or the clock less ``idle``.
+
+The grace is taken off here and nowhere else: whoever asks for a watermark compares it with the ends of windows.
 
 Whether a reading is late depends on the readings before it, in the order of the partition, and on nothing
 else: not on how they were cut into batches.
@@ -30,7 +32,7 @@ NEVER = -(2**62)
 """The progress of a device, or the clock of a partition, that has sent nothing."""
 
 Follows = Literal["device", "slowest", "furthest"]
-"""What the horizon of a stream's groups follows."""
+"""What the watermarks of a stream's groups follow."""
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Clocks:
 
     follows: Follows
     idle_us: int
+    grace_us: int = 0
     progress_us: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
     """by device; longer than there are devices"""
     clock_us: int = NEVER
@@ -57,35 +60,60 @@ class Clocks:
         self.progress_us = with_room(self.progress_us, devices, NEVER)
 
     @property
+    def silence_us(self) -> int:
+        """How far the clock must be beyond a group's last reading for the group to have fallen silent."""
+        return self.idle_us + self.grace_us
+
+    @property
     def silent_us(self) -> int:
-        """The horizon of what has fallen silent: the clock less ``idle``."""
-        return self.clock_us - self.idle_us if self.clock_us != NEVER else NEVER
+        """The watermark of what has fallen silent."""
+        return self._less_grace(self._silent_us)
 
     @property
     def common_us(self) -> int:
-        """The horizon of all groups alike, where it does not follow each device."""
-        own = self.slowest_us if self.follows == "slowest" else self.furthest_us
-        return max(own, self.silent_us)
+        """The watermark of all groups alike, where it does not follow each device."""
+        return self._less_grace(self._common_us)
 
-    def horizon_us(self, devices: Int64s) -> Int64s:
-        """The horizon of groups of these devices (which do not matter where all have the same)."""
+    @property
+    def partition_us(self) -> int:
+        """The watermark of the partition: of its furthest device, where each has its own."""
+        return self._less_grace(self.clock_us) if self.follows == "device" else self.common_us
+
+    def watermark_us(self, devices: Int64s) -> Int64s:
+        """The watermark of groups of these devices (which do not matter where all have the same)."""
         if self.follows == "device":
-            return np.maximum(self.progress_us[devices], self.silent_us)
+            return np.maximum(self.progress_us[devices], self._silent_us) - self.grace_us
         return np.full(len(devices), self.common_us, np.int64)
 
-    def before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:
-        """The horizon that each of n readings meets, or None where none can be too late.
+    def _less_grace(self, us: int) -> int:
+        return us - self.grace_us if us != NEVER else NEVER
 
-        ``devices``: each reading's device; ``until_us``: the horizon at which it would be late. To be called
+    @property
+    def _silent_us(self) -> int:
+        return self.clock_us - self.idle_us if self.clock_us != NEVER else NEVER
+
+    @property
+    def _common_us(self) -> int:
+        own = self.slowest_us if self.follows == "slowest" else self.furthest_us
+        return max(own, self._silent_us)
+
+    def before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:
+        """The watermark that each of n readings meets, or None where none can be too late.
+
+        ``devices``: each reading's device; ``until_us``: the watermark at which it would be late. To be called
         before :meth:`move`.
         """
-        follows = self.follows
-        furthest = int(ts_us.max())
-        silent = max(self.clock_us, furthest) - self.idle_us
         if (ts_us[1:] >= ts_us[:-1]).all():
             # In order: a window ends after its reading, so nothing before that in the batch can have closed it.
-            horizon = self.horizon_us(devices)
-            return horizon if (until_us <= horizon).any() else None
+            known = self.watermark_us(devices)
+            return known if (until_us <= known).any() else None
+        met = self._before(devices, ts_us, until_us + self.grace_us)
+        return None if met is None else met - self.grace_us
+
+    def _before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:
+        """As :meth:`before` for readings that are out of order, both without the grace."""
+        follows, furthest = self.follows, int(ts_us.max())
+        silent = max(self.clock_us, furthest) - self.idle_us
         # Nothing can be late if nothing would be even after the whole batch, which is the common case.
         if follows == "device":
             greatest = np.full(self.devices, NEVER, np.int64)
@@ -116,7 +144,7 @@ class Clocks:
         self.furthest_us, self.clock_us = max(self.furthest_us, furthest), clock
         self.arrived_us = max(self.arrived_us, now_us)
         # As long as the slowest is neither moved nor idle it is the slowest.
-        if self.follows == "slowest" and (int(before.min()) <= self.slowest_us or self.slowest_us <= self.silent_us):
+        if self.follows == "slowest" and (int(before.min()) <= self.slowest_us or self.slowest_us <= self._silent_us):
             self._find_slowest()
 
     def tick(self, now_us: int) -> bool:
@@ -131,12 +159,12 @@ class Clocks:
 
     def _find_slowest(self) -> None:
         progress = self.progress_us[: self.devices]
-        awake = progress[progress > self.silent_us]
-        slowest = int(awake.min()) if len(awake) else self.silent_us
+        awake = progress[progress > self._silent_us]
+        slowest = int(awake.min()) if len(awake) else self._silent_us
         self.slowest_us = max(self.slowest_us, slowest)
 
     def _walk(self, devices: Int64s, ts_us: Int64s) -> tuple[Int64s, int]:
-        """The horizon before each reading and after all, one after the other: only where that may matter."""
+        """How far all are before each reading and after all, one after the other: only where that may matter."""
         touched = np.unique(devices)
         progress = dict(zip(touched.tolist(), self.progress_us[touched].tolist(), strict=True))
         untouched = np.ones(self.devices, np.bool_)
@@ -144,10 +172,10 @@ class Clocks:
         others = np.sort(self.progress_us[: self.devices][untouched]).tolist()
         heap = [(us, device) for device, us in progress.items() if us != NEVER]
         heapq.heapify(heap)
-        clock, slowest, place = self.clock_us, max(self.slowest_us, self.silent_us), 0
-        horizons = np.empty(len(ts_us), np.int64)
+        clock, slowest, place = self.clock_us, max(self.slowest_us, self._silent_us), 0
+        met = np.empty(len(ts_us), np.int64)
         for i, (device, ts) in enumerate(zip(devices.tolist(), ts_us.tolist(), strict=True)):
-            horizons[i] = slowest
+            met[i] = slowest
             clock = max(clock, ts)
             if ts > progress[device]:
                 progress[device] = ts
@@ -159,7 +187,7 @@ class Clocks:
                 place += 1
             least = min(heap[0][0] if heap else clock, others[place] if place < len(others) else clock)
             slowest = max(slowest, least if heap or place < len(others) else silent, silent)
-        return horizons, slowest
+        return met, slowest
 
 
 def before_each(running: Int64s, first: int) -> Int64s:
@@ -171,7 +199,7 @@ def before_each(running: Int64s, first: int) -> Int64s:
 
 
 def late(until_us: Int64s, before_us: Int64s | None) -> Bools | None:
-    """Which readings are late, given the horizon that each meets; None: none."""
+    """Which readings are late, given the watermark that each meets; None: none."""
     if before_us is None:
         return None
     is_late: Bools = until_us <= before_us

@@ -1,0 +1,83 @@
+"""Readings into windows: at once, or, where their order matters, when their place in it is sure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from headrace.batch import Int64s
+from processors.windows.input.groups import different
+from processors.windows.input.held_readings import HeldReadings
+from processors.windows.input.readings import Readings
+from processors.windows.input.reorder_buffer import ReorderBuffer
+from processors.windows.kinds.emitted import Emitted
+from processors.windows.kinds.engine import Engine
+from processors.windows.kinds.sliding_windows import SlidingWindows
+from processors.windows.time.closed_up_to import ClosedUpTo
+
+
+class Windowing:
+    """The windows of the groups, and the readings that wait to be taken into them."""
+
+    def __init__(self, engine: Engine, reorder: ReorderBuffer | None, counts: dict[str, int]) -> None:
+        self.engine = engine
+        self.reorder = reorder
+        self.touched: list[Int64s] = []
+        """The groups of which something has changed since the state was last written."""
+        self._counts = counts
+
+    def keep(self, readings: Readings) -> list[Emitted]:
+        """Take readings, or let them wait; the windows that they end."""
+        if self.reorder is None:
+            return [self._take(readings)]
+        self.reorder.put(readings)
+        self.touched.append(different(readings.slots))
+        return []
+
+    def _take(self, readings: Readings) -> Emitted:
+        emitted, outside = self.engine.take(readings)
+        self._counts["windowed"] += len(readings) - outside
+        self._counts["outside"] += outside
+        self.touched.append(different(readings.slots))
+        return emitted
+
+    def advance(self, moved: Int64s, closed_up_to: ClosedUpTo, groups: int, names: Sequence[str]) -> list[Emitted]:
+        """Take what has waited long enough, and close what is over.
+
+        ``moved``: the groups (each once) that may have moved by themselves, of so many ``groups``; ``names``: of the
+        devices.
+        """
+        emitted = []
+        if self.reorder is not None and len(self.reorder):
+            released = self.reorder.release(closed_up_to.of(np.arange(groups)), names)
+            if released is not None:
+                emitted.append(self._take(released))
+                moved = np.union1d(moved, different(released.slots))
+        ended = self.engine.advance(moved, closed_up_to)
+        if len(ended):
+            self.touched.append(ended.slots)
+            emitted.append(ended)
+        return emitted
+
+    @property
+    def held(self) -> list[HeldReadings]:
+        """The readings that are held, each in pieces of state of its own."""
+        held = [] if self.reorder is None else [self.reorder.held]
+        if isinstance(self.engine, SlidingWindows):
+            held.append(self.engine.tail)
+        return held
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is anything that time could close."""
+        return self.engine.open_windows() > 0 or (self.reorder is not None and len(self.reorder) > 0)
+
+    @property
+    def gauges(self) -> Mapping[str, int]:
+        """What is open and waits now."""
+        return {
+            "open": self.engine.open_windows(),
+            "in_open": self.engine.open_readings(),
+            "waiting": 0 if self.reorder is None else len(self.reorder),
+        }
