@@ -1,6 +1,7 @@
 """Processors that are suspended, woken and killed: a former owner cannot spoil what another has done since.
 
-HEADRACE_SCHEDULES says how many random schedules are run for each guarantee (2 if absent).
+HEADRACE_SCHEDULES says how many random schedules are run for each guarantee (2 if absent); HEADRACE_PATIENCE how many
+seconds a condition is waited for (60), where many are run beside something else.
 """
 
 from __future__ import annotations
