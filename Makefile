@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is made anew when, and only when, the content of requirements.lock has changed.
+# Everything runs in .venv, which is made again when, and only when, the content of requirements.lock has changed.
 # Needed are Python 3.11 or newer, make, and a package registry. `make help` is made from the comments behind targets.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast coverage faults bench lint format docs site proto lock clean
@@ -66,11 +66,11 @@ site: $(STAMP) ## Make site/ from docs/, to be opened at site/index.html
 	@cd .cache/site && $(CURDIR)/$(BIN)/python -m zensical build --strict
 	@mv .cache/site/site site && echo 'the site is at site/index.html'
 
-proto: $(STAMP) ## Make the gate's code anew from viewer/perspective.proto
+proto: $(STAMP) ## Make the gate's code from viewer/perspective.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. viewer/perspective.proto
 
 # requirements.lock is all that is needed here; the image takes only what the services run on, and what builds them.
-lock: $(UV) ## Make the locks anew from pyproject.toml (ARGS="--upgrade" takes newer versions)
+lock: $(UV) ## Make the locks from pyproject.toml (ARGS="--upgrade" takes newer versions)
 	$(COMPILE) --group dev pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml -c requirements.lock -o requirements-image.lock
 	$(COMPILE) --group build -c requirements.lock -o requirements-build.lock

@@ -22,7 +22,7 @@ from typer.exceptions import TyperException
 
 from headrace.errors import HeadraceError, SettingsError
 from headrace.exhaustion import exhausted
-from headrace.redaction import redact_stderr, redacted
+from headrace.redaction import redact_stderr
 from headrace.settings import GUARANTEES, LOG_LEVELS, Settings, from_flags
 
 USAGE_EXIT = 2
@@ -136,7 +136,7 @@ def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
 
 
 def call(app: typer.Typer, arguments: Sequence[str] | None = None, *, program: str) -> int:
-    """Run what the arguments ask for; its exit code (2 for what the user can mend, told in two lines)."""
+    """Run what the arguments ask for; its exit code (2 for what the user can correct, told in two lines)."""
     redact_stderr()
     complete = f"_{program.rsplit(maxsplit=1)[-1].upper()}_COMPLETE"
     if complete in os.environ:
@@ -180,8 +180,8 @@ def guarded(run: Callable[[], int | None], *, debug: bool) -> int:
 
 def said(error: HeadraceError) -> int:
     """Tell an error in two lines, what happened and what to do; the exit code for it."""
-    print(f"error: {redacted(error.message)}", file=sys.stderr)
-    print(f"hint: {redacted(error.hint)}", file=sys.stderr)
+    print(f"error: {error.message}", file=sys.stderr)
+    print(f"hint: {error.hint}", file=sys.stderr)
     return USAGE_EXIT
 
 

@@ -70,11 +70,11 @@ def run(
     streams: Annotated[
         list[str] | None, typer.Argument(metavar="STREAM", help="the streams to run; all if none is named")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = 4_000,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = Pace.batch,
     commit: Annotated[
         float, typer.Option("--commit", metavar="SECONDS", help="how often to commit a checkpoint")
-    ] = 1.0,
-    session: Session = 10.0,
+    ] = Pace.commit_s,
+    session: Session = Pace.session_s,
     reset_state: Annotated[
         bool,
         typer.Option("--reset-state", help="go on from here with new windows: what the open ones hold is lost"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -42,15 +43,16 @@ def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = Fa
     return wait_for(look, Waiting("the store is there"), every_s=every_s)
 
 
-def build(
-    settings: Settings,
-    pipeline: Pipeline,
-    store: Store,
-    *,
-    batch: int = 2_000,
-    commit_s: float = 1.0,
-    session_s: float = 10.0,
-) -> MicroBatchApplication:
+@dataclass(frozen=True)
+class Pace:
+    """How many messages make a micro-batch at the most, how often to commit, and how long others wait for this."""
+
+    batch: int = 2_000
+    commit_s: float = 1.0
+    session_s: float = 10.0
+
+
+def build(settings: Settings, pipeline: Pipeline, store: Store, *, pace: Pace = Pace()) -> MicroBatchApplication:
     """The application that fills the store."""
     app = MicroBatchApplication(
         broker=settings.broker,
@@ -58,10 +60,10 @@ def build(
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         produces=written_topics(pipeline),
-        commit_s=commit_s,
-        batch=batch,
+        commit_s=pace.commit_s,
+        batch=pace.batch,
         tick_s=TICK_S,
-        session_s=session_s,
+        session_s=pace.session_s,
     )
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
     return app
@@ -92,9 +94,11 @@ def run(
     settings: Settings,
     pipeline: Pipeline,
     *,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = 2_000,
-    commit: Annotated[float, typer.Option("--commit", metavar="SECONDS", help="how often to commit offsets")] = 1.0,
-    session: Session = 10.0,
+    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = Pace.batch,
+    commit: Annotated[
+        float, typer.Option("--commit", metavar="SECONDS", help="how often to commit offsets")
+    ] = Pace.commit_s,
+    session: Session = Pace.session_s,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="empty the store, and fill it again from what the topics still have")
     ] = False,
@@ -109,10 +113,8 @@ def run(
     store = wait_for_store(settings, pipeline, rebuild=rebuild)
     try:
         start(settings.broker, lambda: check_broker(settings, pipeline, store))
-        keep_running(
-            settings.broker,
-            lambda: build(settings, pipeline, store, batch=batch, commit_s=commit, session_s=session),
-        )
+        pace = Pace(batch, commit, session)
+        keep_running(settings.broker, lambda: build(settings, pipeline, store, pace=pace))
     finally:
         store.close()
     return 0

@@ -256,7 +256,7 @@ def test_windows_that_speak_together_are_sent_in_as_many_messages_as_they_need(
     window = 'kind = "sliding", size = "10s"'
     line = Case(embedded_broker.address, name, tmp_path, window=window, aggregates='note = ["last"]')
     limit(line.address, line.stream, 20_000)
-    # All at once, so that hundreds of windows of one device speak together: a megabyte in all.
+    # All at once, so that hundreds of windows of one device emit together: a megabyte in all.
     notes = [f"{n:04}" * (1_000 if n == 250 else 600) for n in range(400)]
     for n, note in enumerate(notes):
         line.throw(dated(0, note=note, ms=n))

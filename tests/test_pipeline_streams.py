@@ -203,7 +203,7 @@ computed = { current_time_weighted = "current" }
 current = ["time_weighted_mean"]
 current_time_weighted = ["mean"]        # .aggregates.current_time_weighted: 'current_time_weighted_mean' | other
 
-# ---- when windows speak, and what comes late
+# ---- when windows emit, and what comes late
 [streams.emits]
 from = "meters"
 window = { kind = "tumbling", size = "1s" }

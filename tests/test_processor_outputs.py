@@ -209,7 +209,7 @@ def test_groups_name_themselves_and_the_device_in_what_is_to_be_healed(
     assert (seconds(told["start"]), seconds(told["end"]), seconds(told["reading"])) == (0, 10, 3)
 
 
-# ---- when windows speak
+# ---- when windows emit
 
 
 def said_provisionally(line: ProcessorLine) -> set[tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""When windows speak before they close, and how that is marked."""
+"""When windows emit before they close, and how that is marked."""
 
 from __future__ import annotations
 
@@ -178,17 +178,17 @@ def test_between_provisional_results_at_least_the_maximal_delay_goes_by(
     steps: list[tuple[int, int]], seconds: int
 ) -> None:
     spec = spec_for("tumbling", "by device", emit='"max-delay"', max_delay=f"{seconds}s")
-    windowed, now_us, spoke = WindowOperator(spec), at(0), []
+    windowed, now_us, emitted = WindowOperator(spec), at(0), []
     for second, later_ms in steps:
         now_us += later_ms * 1_000
         results = windowed.add(batch_of([Reading("a", at(second), {})], spec), now_us).results
         if results is not None and False in results.column("final"):
-            spoke.append(now_us)
-    assert all(later - earlier >= seconds * SECOND for earlier, later in pairwise(spoke))
+            emitted.append(now_us)
+    assert all(later - earlier >= seconds * SECOND for earlier, later in pairwise(emitted))
 
 
-def test_the_driver_sees_a_window_that_speaks_after_its_end() -> None:
+def test_the_driver_sees_a_window_that_emits_after_its_end() -> None:
     driver = Driver(windows(**AT_ONCE).windowed)
     driver.closed["a", at(0)] = {}
-    with pytest.raises(AssertionError, match="spoke again"):
+    with pytest.raises(AssertionError, match="emitted again"):
         driver.read([read("a", 1)])

@@ -192,7 +192,7 @@ def test_a_stream_that_is_declared_otherwise_does_not_take_the_state() -> None:
         with pytest.raises(StateError, match="another declaration") as refused:
             restore(other, kept.get)
         assert "--reset-state" in refused.value.hint
-    # How long to wait, and when to speak, may change.
+    # How long to wait, and when to emit, may change.
     windowed, _ = restore(spec_of(tumbling, grace="5s", idle="1m", emit='"at-once"', late='"heal"'), kept.get)
     assert windowed.counts["read"] == 1
 

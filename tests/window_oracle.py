@@ -230,7 +230,7 @@ class Oracle:
             past.append(reading)
             held = [one for one in past if one.ts_us > reading.ts_us - window.size]
             if len(past) > 1 and past[-2].ts_us == reading.ts_us:
-                # This window holds what the one before holds, and speaks for both.
+                # This window holds what the one before holds, and stands for both.
                 self.counts["closed"] -= 1
                 self.counts["in_closed"] -= len(held) - 1
             self._speak(group, reading.ts_us - window.size, reading.ts_us, held)
@@ -360,8 +360,8 @@ class Driver:
             said = {name: values[place] for name, values in columns.items()}
             one_partition = spec.of_one_device and not spec.devices_span
             if one_partition and (spec.drop_repeats or isinstance(spec.window, Sliding)):
-                assert key not in self.closed, "a window spoke again"
-                assert key not in fresh, "a window spoke again"
+                assert key not in self.closed, "a window emitted again"
+                assert key not in fresh, "a window emitted again"
             if not said["final"]:
                 self.provisional.append((key, said))
                 continue

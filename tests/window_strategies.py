@@ -163,7 +163,7 @@ def drive(spec: WindowSpec, events: Sequence[Happening], cuts: Sequence[int] = (
 
 
 def overwritten(spec: WindowSpec) -> bool:
-    """Whether a sliding window may speak again, as a further reading of the very same time may come after it did.
+    """Whether a sliding window may emit again, as a further reading of the very same time may come after it did.
 
     Of these windows the last one is right, and how many there were depends on the batches.
     """

@@ -167,7 +167,7 @@ class MicroBatchApplication(HookedApplication):
         self.consumer.note_processed(topic, partition)
 
     def on_begin_checkpoint(self, then: Callable[[], None]) -> None:
-        """Know anew where a checkpoint begins."""
+        """Know again where a checkpoint begins."""
         self.consumer.begun.clear()
         then()
 
@@ -213,10 +213,6 @@ class MicroBatchApplication(HookedApplication):
         self.begin_checkpoint()
 
     def on_signal(self) -> None:
-        """Note that a stop is asked for, and end the process if its clean stop does not."""
-        self._asked()
-
-    def _asked(self) -> None:
         """Note that a stop is asked for, and end the process if its clean stop does not.
 
         A broker that is gone keeps a last commit waiting for ever; what was not committed is read again.

@@ -116,17 +116,17 @@ class Judge:
             kinds = (int, float) if self._time_is_number else (str,)
             return None if isinstance(value, kinds) and _is_plain(value) else "bad_time"
         if name == self._key:
-            return (
-                ("wrong_type" if not value else _length(value, self._topic.max_name)) if _text(value) else "wrong_type"
-            )
+            if not isinstance(value, str) or not value:
+                return "wrong_type"
+            return _length(value, self._topic.max_name)
         field = self._declared[name]
         if value is None:
             return None if field.optional else "wrong_type"
         match field.type:
             case "text":
-                return _length(value, self._topic.max_text) if _text(value) else "wrong_type"
+                return _length(value, self._topic.max_text) if isinstance(value, str) else "wrong_type"
             case "time":
-                return None if _text(value) else "wrong_type"
+                return None if isinstance(value, str) else "wrong_type"
             case "bool":
                 return None if isinstance(value, bool) else "wrong_type"
         if isinstance(value, float) and not math.isfinite(value):
@@ -137,10 +137,6 @@ class Judge:
             return None if isinstance(value, float) else "wrong_type"
         whole = isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
         return None if whole else "wrong_type"
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def _length(value: str, most: int) -> Reason | None:

@@ -16,7 +16,7 @@ from faults.services import Services
 from faults.watch import Watch
 
 RECOVERY_S = 90.0
-"""The line must have worked off a disturbance after so long."""
+"""No partition may stand still for longer while there is something to read."""
 
 WEIGHTS = {
     "kill-processor": 3,
@@ -77,7 +77,7 @@ class Chaos:
     done: Counter[str] = field(default_factory=Counter)
     recovered_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    """What did not recover in time."""
+    """What stood still."""
 
     def run(self, plan: Iterator[Disturbance], until_s: float) -> None:
         """Disturb until a time of the monotonic clock; then everything that was taken away is back."""
@@ -92,9 +92,8 @@ class Chaos:
         if one.patient and self.done:
             took = self.watch.wait_caught_up(RECOVERY_S, self.services.look_after)
             if took is None:
-                self.failures.append(
-                    f"{RECOVERY_S:.0f} s after {sorted(self.done)} the line is behind {self.watch.behind}"
-                )
+                standing = self.watch.standing(0, RECOVERY_S)
+                self.failures.append(f"for {RECOVERY_S:.0f} s: {standing}, behind {self.watch.behind}")
             else:
                 self.recovered_s.append(took)
         self._wait(one.calm_s)

@@ -200,8 +200,8 @@ class Run:
 
 def _assigned(lag: Lag, name: str, groups: int) -> bool:
     """Whether so many groups of the line are there."""
-    behind = lag.now()
-    return behind is not None and len([group for group in behind if group.startswith(name)]) >= groups
+    found = lag.now()
+    return found is not None and len({group for group, _, _ in found if group.startswith(name)}) >= groups
 
 
 def _said(load: subprocess.Popen[str]) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Verdict:
             said += [f"{word}: {n:,} {what}" for what, n in counted.items()]
         for kind, examples in self.findings.examples.items():
             said += [f"  {kind}: {example}" for example in examples]
-        said += [f"did not recover: {failure}" for failure in self.failures]
+        said += [f"stood still: {failure}" for failure in self.failures]
         said += [f"died: {death}" for death in self.deaths[:10]]
         said += [f"verify: {alarm}" for alarm in self.alarms[:10]]
         if not self.sound_at_end:

@@ -20,6 +20,9 @@ from faults.services import ROOT
 SAMPLE_S = 1.0
 VERIFY_TIMEOUT_S = 300.0
 
+Place = tuple[str, str, int]
+"""A group's place: the group, a topic, a partition."""
+
 
 class Lag:
     """How many messages of the raw topics no group has committed: asked of the broker with plain clients."""
@@ -32,8 +35,8 @@ class Lag:
         self._name = name
         self._topics = topics
 
-    def now(self) -> dict[str, int] | None:
-        """By group the messages that it is behind; None while the broker does not say."""
+    def now(self) -> dict[Place, tuple[int, int]] | None:
+        """By group and partition the committed offset and the end; None while the broker does not say."""
         try:
             listed = self._admin.list_consumer_groups(request_timeout=3).result(timeout=4)
             groups = [group.group_id for group in listed.valid if group.group_id.startswith(f"{self._name}-")]
@@ -42,15 +45,16 @@ class Lag:
                 for topic, partitions in self._topics.items()
                 for n in range(partitions)
             }
-            behind = {}
+            found = {}
             for group in groups:
                 asked = [ConsumerGroupTopicPartitions(group)]
                 [answer] = self._admin.list_consumer_group_offsets(asked, request_timeout=3).values()
                 committed = {(at.topic, at.partition): at.offset for at in answer.result(timeout=4).topic_partitions}
-                behind[group] = sum(end - max(committed.get(where, 0), 0) for where, end in ends.items())
+                for where, end in ends.items():
+                    found[group, *where] = max(committed.get(where, 0), 0), end
         except (KafkaException, TimeoutError):
             return None
-        return behind
+        return found
 
     def close(self) -> None:
         """Close the client."""
@@ -72,6 +76,8 @@ class Watch:
         self.behind: dict[str, int] = {}
         self.caught_up_s = 0.0
         """When all groups were last seen not to be behind."""
+        self._moved: dict[Place, tuple[int, float]] = {}
+        """The committed offset of each place, and when it was last seen to move or to be at the end."""
         self.verdicts: Counter[str] = Counter()
         """How often verify said ``sound`` or ``alarm``, or could not say (``unanswered``)."""
         self.alarms: list[str] = []
@@ -93,17 +99,31 @@ class Watch:
 
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            behind = self._lag.now()
-            if behind is not None:
-                self.behind = behind
-                if len(behind) >= self._groups and max(behind.values()) <= self.small:
-                    self.caught_up_s = time.monotonic()
+            found = self._lag.now()
+            if found is None:
+                continue
+            now_s, behind = time.monotonic(), Counter[str]()
+            for place, (committed, end) in found.items():
+                behind[place[0]] += end - committed
+                if committed >= end or committed != self._moved.get(place, (None,))[0]:
+                    self._moved[place] = committed, now_s
+            self.behind = dict(behind)
+            if len(behind) >= self._groups and max(behind.values()) <= self.small:
+                self.caught_up_s = now_s
+
+    def standing(self, since_s: float, patience_s: float) -> list[Place]:
+        """The places that are behind and have not moved for so long, since a time of the monotonic clock or later."""
+        oldest_s = time.monotonic() - patience_s
+        return [place for place, (_, moved_s) in self._moved.copy().items() if max(moved_s, since_s) < oldest_s]
 
     def wait_caught_up(self, patience_s: float, tend: Any = lambda: None) -> float | None:
-        """Wait until no group is behind any more; how long that took, or None if it took too long."""
+        """Wait until no group is behind any more; how long that took, or None if one stands still for so long.
+
+        A group that gets on is waited for: how fast it does is the machine's matter, too.
+        """
         begun = time.monotonic()
         while self.caught_up_s <= begun:
-            if time.monotonic() - begun > patience_s:
+            if self.standing(begun, patience_s) or (not self._moved and time.monotonic() - begun > patience_s):
                 return None
             tend()
             time.sleep(0.1)

@@ -1,7 +1,7 @@
 """Readings that were sent before: recognised exactly, at 12 bytes a reading and few searches.
 
 A reading is remembered as a key of 63 bits, its device's slot above the low bits of its time, and the digest of what
-it says. The high bits of the time are the key's level: with up to 65,536 slots an level is four years long, and with a
+it says. The high bits of the time are the key's level: with up to 65,536 slots a level is four years long, and with a
 million of them 101 days, so there is mostly one.
 
 Keys lie in sorted runs, in the order in which they came. A batch makes a small run; small ones are merged into
@@ -225,7 +225,7 @@ class Deduplication:
                 self._place(before, number, run)
 
     def _place(self, bits: int, number: int, run: SortedRun) -> None:
-        """Add a run of an level, made with so many bits for slots, as the last of the level it belongs to now."""
+        """Add a run of a level, made with so many bits for slots, as the last of the level it belongs to now."""
         if bits == self._bits:
             self._levels.setdefault(number, Level()).append(run)
             return

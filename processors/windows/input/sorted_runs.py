@@ -47,7 +47,7 @@ class SortedRun:
 
 @dataclass(slots=True)
 class Level:
-    """The runs of an level, the oldest first."""
+    """The runs of a level, the oldest first."""
 
     runs: list[SortedRun] = field(default_factory=list)
     reach: list[int] = field(default_factory=list)
