@@ -2,99 +2,104 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import attrgetter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int64s = NDArray[np.int64]
-Float64s = NDArray[np.float64]
+from headrace.column import Column, Float64s, Int64s
 
-_NO_COLUMNS: Mapping[str, list[Any]] = {}
-_NO_LISTS: Mapping[str, list[list[Any]]] = {}
+__all__ = ["Batch", "Columns", "Float64s", "Int64s", "MadeColumns"]
 
 
+class Columns(Mapping[str, Column]):
+    """The columns of a batch by name; those that nobody has asked for may be yet to be made."""
+
+    def value(self, name: str, place: int) -> Any:
+        """One value, where that can be had without making its whole column."""
+        return self[name][place]
+
+    def take(self, places: Int64s | slice) -> Columns:
+        """The columns' values at these places, in this order."""
+        return MadeColumns({name: column.take(places) for name, column in self.items()})
+
+
+class MadeColumns(Columns):
+    """Columns that are there."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self, columns: Mapping[str, Column]) -> None:
+        self._columns = dict(columns)
+
+    def __getitem__(self, name: str) -> Column:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False)
 class Batch:
-    """``n`` readings: ``devices`` (list of n str), ``ts_us`` (n int64, event time in µs since the epoch), columns.
+    """``n`` readings: ``devices`` (text), ``ts_us`` (int64, event time in µs since the epoch), columns by name.
 
-    Columns are made from the decoded messages (``rows``, a reading each, or ``lists``, the parts of each
-    column) when first asked for, so that a stage pays only for the fields it uses. A missing value is None in
-    :meth:`column` and NaN in :meth:`floats`.
+    Nothing of it changes once it is made: with other columns it is another batch. Columns given as lists, None
+    where a value is missing, are of the type that their values are.
     """
 
-    __slots__ = ("_columns", "_lists", "_rows", "devices", "ts_us")
+    devices: Column
+    ts_us: Int64s
+    _columns: Columns
+    _more: Mapping[str, Column]
+    """In addition to the others, or in their place."""
 
     def __init__(
         self,
-        devices: list[str],
+        devices: Column | Sequence[str],
         ts_us: Int64s,
-        columns: Mapping[str, list[Any]] = _NO_COLUMNS,
-        *,
-        rows: Sequence[Any] | None = None,
-        lists: Mapping[str, list[list[Any]]] = _NO_LISTS,
+        columns: Columns | Mapping[str, Column | Sequence[Any]] = MadeColumns({}),  # noqa: B008 - nothing changes it
+        more: Mapping[str, Column] | None = None,
     ) -> None:
-        self.devices = devices
-        self.ts_us = ts_us
-        self._columns = dict(columns)
-        self._rows = rows
-        self._lists = lists
+        ts_us = ts_us.view()
+        ts_us.flags.writeable = False
+        if not isinstance(columns, Columns):
+            columns = MadeColumns(
+                {name: of if isinstance(of, Column) else Column.of(of) for name, of in columns.items()}
+            )
+        object.__setattr__(self, "devices", devices if isinstance(devices, Column) else Column.of(devices, "text"))
+        object.__setattr__(self, "ts_us", ts_us)
+        object.__setattr__(self, "_columns", columns)
+        object.__setattr__(self, "_more", {} if more is None else dict(more))
 
     def __len__(self) -> int:
-        return len(self.devices)
+        return len(self.ts_us)
 
-    def column(self, name: str) -> list[Any]:
-        """The field's or tag's n values, None where missing. KeyError for a name the topic does not have."""
-        values = self._columns.get(name)
-        if values is None:
-            if name in self._lists:
-                values = self._columns[name] = list(chain.from_iterable(self._lists[name]))
-                return values
-            if self._rows is None:
-                raise KeyError(name)
-            values = self._columns[name] = list(map(attrgetter(name), self._rows))
-        return values
+    def column(self, name: str) -> Column:
+        """The field's or tag's n values. KeyError for a name that the batch does not have."""
+        column = self._more.get(name)
+        return self._columns[name] if column is None else column
 
     def has(self, name: str) -> bool:
-        """Whether the batch was given such a column, or has made it."""
-        return name in self._columns
+        """Whether the batch has such a column."""
+        return name in self._more or name in self._columns
 
-    def put(self, name: str, values: list[Any]) -> None:
-        """Give the batch a further column of n values, or another in its place."""
-        self._columns[name] = values
+    def with_columns(self, columns: Mapping[str, Column]) -> Batch:
+        """The same readings with further columns, or others in the place of those of the same names."""
+        return Batch(self.devices, self.ts_us, self._columns, {**self._more, **columns}) if columns else self
 
-    def value(self, name: str, index: int) -> Any:
-        """One value of a field or tag, without making its whole column."""
-        if self._rows is not None and name not in self._columns:
-            return getattr(self._rows[index], name)
-        return self.column(name)[index]
+    def value(self, name: str, place: int) -> Any:
+        """One value of a field or tag, None if it is missing, without making its whole column."""
+        column = self._more.get(name)
+        return self._columns.value(name, place) if column is None else column[place]
 
-    def floats(self, name: str) -> Float64s:
-        """The field's n values as float64, NaN where missing."""
-        values = self.column(name)
-        floats = np.empty(len(values), np.float64)
-        try:
-            # Less than half of what numpy's own conversion takes.
-            struct.pack_into(f"={len(values)}d", floats.data, 0, *values)
-        except struct.error:
-            return np.array(values, dtype=np.float64)
-        return floats
-
-    def take(self, indices: Int64s) -> Batch:
+    def take(self, places: Int64s | slice) -> Batch:
         """The readings at these places, in this order."""
-        places = indices.tolist()
-        rows = self._rows
-        for name in self._lists:
-            self.column(name)
-        return Batch(
-            [self.devices[i] for i in places],
-            self.ts_us[indices],
-            {name: [values[i] for i in places] for name, values in self._columns.items()},
-            rows=None if rows is None else [rows[i] for i in places],
-        )
+        more = {name: column.take(places) for name, column in self._more.items()}
+        return Batch(self.devices.take(places), self.ts_us[places], self._columns.take(places), more)
 
     @classmethod
     def joined(cls, batches: Sequence[Batch], names: Sequence[str]) -> Batch:
@@ -104,7 +109,7 @@ class Batch:
         if not batches:
             return cls([], np.empty(0, np.int64), {name: [] for name in names})
         return cls(
-            [device for batch in batches for device in batch.devices],
+            Column.joined([batch.devices for batch in batches]),
             np.concatenate([batch.ts_us for batch in batches]),
-            {name: [value for batch in batches for value in batch.column(name)] for name in names},
+            {name: Column.joined([batch.column(name) for batch in batches]) for name in names},
         )

@@ -68,7 +68,7 @@ def parser(time: Written) -> Parser:
 
 def whole_parser(time: Written) -> Parser:
     """As :func:`parser`, for an epoch format and times that are known to be whole numbers."""
-    return lambda values: _bounded(_scaled_whole(np.array(values, np.int64), time.format))
+    return lambda values: _bounded(_scaled_whole(np.fromiter(values, np.int64, len(values)), time.format))
 
 
 def formatter(time: Written) -> Formatter:

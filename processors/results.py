@@ -60,7 +60,7 @@ class Results:
                 else:
                     yield from self._too_large(message, results, place, counts)
             return
-        devices = np.array(results.devices)
+        devices = results.devices.values
         begins = np.concatenate([[0], np.flatnonzero(devices[1:] != devices[:-1]) + 1, [len(devices)]]).tolist()
         for begin, end in itertools.pairwise(begins):
             for first in range(begin, end, MOST_ROWS):

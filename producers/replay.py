@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
 from headrace.errors import SourceError
 from headrace.event_time import parser
 from headrace.pipeline.model import Replay, Time, Topic
@@ -219,10 +220,11 @@ class Replaying:
 
     def _batch(self, k: int, part: Taken) -> Batch:
         n, which = len(part.progress), part.which
-        columns: dict[str, list[Any]] = {}
-        for name in (*self.topic.tags, *self.topic.fields):
+        columns: dict[str, Column] = {}
+        for name, declared in {**self.topic.tags, **self.topic.fields}.items():
             values = part.rows.columns.get(name)
-            columns[name] = [self._constants[k].get(name)] * n if values is None else values[which].to_pylist()
+            listed = [self._constants[k].get(name)] * n if values is None else values[which].to_pylist()
+            columns[name] = Column.of(listed, declared.type)
         devices = [self._names[k]] * n if part.rows.devices is None else part.rows.devices[which].to_pylist()
         return Batch(devices, self._event_times(part.progress), columns)
 

@@ -271,8 +271,8 @@ class Lane:
             whole = Batch.joined(waiting, self._names)
             full = len(whole) // size * size
             for begin in range(0, full, size):
-                self._columns(_part(whole, self._names, begin, begin + size))
-            rest = [_part(whole, self._names, full, len(whole))] if full < len(whole) else []
+                self._columns(whole.take(slice(begin, begin + size)))
+            rest = [whole.take(slice(full, None))] if full < len(whole) else []
             self._pending[group] = rest
 
     def _grouped(self, batch: Batch) -> list[tuple[str | int, Batch]]:
@@ -295,8 +295,8 @@ class Lane:
         value = self._encoder.columns(batch)
         if len(value) > self.source.topic.max_bytes and len(batch) > 1:
             half = len(batch) // 2
-            self._columns(_part(batch, self._names, 0, half))
-            self._columns(_part(batch, self._names, half, len(batch)))
+            self._columns(batch.take(slice(half)))
+            self._columns(batch.take(slice(half, None)))
             return
         self._produce(value, batch.devices[0], len(batch))
 
@@ -313,8 +313,3 @@ class Lane:
         if error.code() not in self._said:
             self._said.add(error.code())
             logger.error("readings are not delivered", extra={"producer": self.source.name, "why": error.str()})
-
-
-def _part(batch: Batch, names: Sequence[str], begin: int, end: int) -> Batch:
-    columns = {name: batch.column(name)[begin:end] for name in names}
-    return Batch(batch.devices[begin:end], batch.ts_us[begin:end], columns)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
 from headrace.event_time import EPOCH
 from headrace.pipeline.model import Simulate, Topic
 from producers import faults
@@ -31,7 +32,7 @@ class Block:
     first: int
     ts_us: Int64s
     devices: list[str]
-    columns: dict[str, list[Any]]
+    columns: dict[str, Column]
     faults: NDArray[np.int64]
     faulty: bool
 
@@ -47,7 +48,7 @@ class Fleet:
         self.size = declared.devices
         seed = declared.seed
         self.names = [declared.name.format(n=n, topic=declared.topic) for n in range(1, self.size + 1)]
-        self.columns = [*topic.tags, *topic.fields]
+        self.kinds = {name: field.type for name, field in {**topic.tags, **topic.fields}.items()}
         self._tags = {
             name: tag_values(name, field, declared.curves.get(name), self.names, seed=seed)
             for name, field in topic.tags.items()
@@ -82,12 +83,13 @@ class Fleet:
         ts_us = self.schedule.times(first, BLOCK)
         places = (np.arange(BLOCK, dtype=np.int64) + first % self.size) % self.size
         listed = places.tolist()
-        columns: dict[str, list[Any]] = {
-            name: [values[place] for place in listed] for name, values in self._tags.items()
+        columns = {
+            name: Column.of([values[place] for place in listed], self.kinds[name])
+            for name, values in self._tags.items()
         }
         number = first // BLOCK
         for curve in self._curves:
-            columns[curve.name] = curve.values(number, places, ts_us)
+            columns[curve.name] = Column.of(curve.values(number, places, ts_us), self.kinds[curve.name])
         plan = self._faults(number)
         return Block(first, ts_us, [self.names[place] for place in listed], columns, plan, bool(plan.any()))
 
@@ -160,7 +162,7 @@ class Simulation:
         if block.faulty or (self._held and self._held[0].slot < self._next):
             return self._with_faults(block, begin, stop)
         self.counts["sent"] += stop - begin
-        columns = {name: values[begin:stop] for name, values in block.columns.items()}
+        columns = {name: column.take(slice(begin, stop)) for name, column in block.columns.items()}
         return Portion(Batch(block.devices[begin:stop], block.ts_us[begin:stop], columns))
 
     def drain(self) -> Portion | None:
@@ -187,7 +189,10 @@ class Simulation:
     def _portion_of(self, held: list[Held]) -> Portion | None:
         if not held:
             return None
-        columns = {name: [h.values[n] for h in held] for n, name in enumerate(self._fleet.columns)}
+        columns = {
+            name: Column.of([h.values[n] for h in held], kind)
+            for n, (name, kind) in enumerate(self._fleet.kinds.items())
+        }
         return Portion(Batch([h.device for h in held], np.array([h.ts_us for h in held], np.int64), columns))
 
     def _count(self, released: list[Held]) -> None:
@@ -198,7 +203,7 @@ class Simulation:
     def _with_faults(self, block: Block, begin: int, stop: int) -> Portion | None:
         """The slots ``begin`` to ``stop`` of a block with everything that goes wrong in them."""
         counts = self.counts
-        columns = [block.columns[name] for name in self._fleet.columns]
+        columns = [block.columns[name] for name in self._fleet.kinds]
         ahead: list[int] = []
         spoilt: dict[int, str] = {}
         # (slot, turn within the slot, place): places beyond the block are those of released readings.
@@ -248,9 +253,10 @@ class Simulation:
         ts_us = block.ts_us[np.minimum(own, BLOCK - 1)]
         devices = [block.devices[place] if place < BLOCK else released[place - BLOCK].device for place in places]
         columns = {}
-        for n, name in enumerate(self._fleet.columns):
-            values = block.columns[name]
-            columns[name] = [values[p] if p < BLOCK else released[p - BLOCK].values[n] for p in places]
+        for n, (name, kind) in enumerate(self._fleet.kinds.items()):
+            values = block.columns[name].tolist()
+            listed = [values[p] if p < BLOCK else released[p - BLOCK].values[n] for p in places]
+            columns[name] = Column.of(listed, kind)
         if released:
             ts_us[own >= BLOCK] = [held.ts_us for held in released]
         if ahead:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from headrace.column import Column
 from headrace.field_types import FieldType
 from processors.windows.aggregates import Aggregates, Partials
-from processors.windows.column import Column, as_array
 
 ROWS = 3
 TYPES: dict[str, FieldType] = {"f": "float", "i": "int", "t": "text", "b": "bool", "w": "time"}
@@ -30,11 +29,12 @@ class Reading(NamedTuple):
 
 
 def column(kind: FieldType, values: Sequence[Any]) -> Column:
-    blank = {"float": math.nan, "int": 0, "time": 0, "bool": False, "text": ""}[kind]
-    dtype = {"float": np.float64, "int": np.int64, "time": np.int64, "bool": np.bool_, "text": object}[kind]
-    present = np.array([value is not None for value in values], np.bool_)
-    filled = as_array([blank if value is None else value for value in values], dtype)
-    return Column(filled, None if present.all() else present)
+    return Column.of(values, kind)
+
+
+def results_of(aggregates: Aggregates, partials: Partials) -> dict[str, list[Any]]:
+    """The results as plain values, None where there is none."""
+    return {name: column.tolist() for name, column in aggregates.results(partials).items()}
 
 
 def columns(readings: Sequence[Reading]) -> dict[str, Column]:

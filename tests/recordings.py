@@ -114,9 +114,11 @@ def batch_of(rows: Iterable[Row], names: Iterable[str]) -> Batch:
 def arrow(batch: Batch) -> pa.Table:
     """The readings as a table: device, ts (µs), fields, tags, and ``arrival``: their places in the batch."""
     types = {"float": pa.float64(), "int": pa.int64(), "text": pa.string(), "bool": pa.bool_()}
-    columns = {name: pa.array(batch.column(name), types[kind]) for name, kind in {**FIELDS, **TAGS}.items()}
+    columns = {name: pa.array(batch.column(name).tolist(), types[kind]) for name, kind in {**FIELDS, **TAGS}.items()}
     places = pa.array(np.arange(len(batch)))
-    return pa.table({"device": pa.array(batch.devices), "ts": pa.array(batch.ts_us), "arrival": places, **columns})
+    return pa.table(
+        {"device": pa.array(batch.devices.tolist()), "ts": pa.array(batch.ts_us), "arrival": places, **columns}
+    )
 
 
 def shuffled(batch: Batch, grace_us: int, seed: int) -> Batch:

@@ -27,6 +27,7 @@ from aggregate_routes import (
     columns,
     fold,
     of,
+    results_of,
     rows_of,
     times_of,
 )
@@ -34,11 +35,11 @@ from datasketches import kll_doubles_sketch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headrace.column import Column, as_array
 from headrace.errors import StateError
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates import Aggregates, Measure, Partials, exact
-from processors.windows.column import Column, as_array
 
 INT64 = np.iinfo(np.int64)
 QUANTILES: tuple[Aggregate, ...] = ("p01", "p05", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "p999")
@@ -66,7 +67,7 @@ def one(measure: Measure, readings: Sequence[tuple[int, Any]]) -> dict[str, Any]
     ts_us = np.array([ts for ts, _ in readings], np.int64)
     values = column(measure.type, [value for _, value in readings])
     aggregates.fold(partials, np.zeros(len(readings), np.int64), ts_us, {measure.field: values})
-    results = {name: listed[0] for name, listed in aggregates.results(partials).items()}
+    results = {name: listed[0] for name, listed in results_of(aggregates, partials).items()}
     return {name.removeprefix(f"{measure.field}_"): value for name, value in results.items()}
 
 
@@ -190,7 +191,7 @@ def test_any_order_and_any_grouping_give_what_duckdb_does(route: str, readings: 
     rng.shuffle(readings)
     aggregates = Aggregates(MEASURES)
     assert not aggregates.ordered
-    check_unordered(aggregates.results(ROUTES[route](aggregates, readings, rng)), readings)
+    check_unordered(results_of(aggregates, ROUTES[route](aggregates, readings, rng)), readings)
 
 
 def expected_in_order(readings: Sequence[Reading], row: int, field: str) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def check_ordered(results: dict[str, list[Any]], readings: Sequence[Reading]) ->
 def test_counters_give_the_same_however_their_time_is_cut(route: str, readings: list[Reading], seed: int) -> None:
     aggregates = Aggregates(ORDERED)
     assert aggregates.ordered
-    results = aggregates.results(ROUTES[route](aggregates, readings, random.Random(seed)))
+    results = results_of(aggregates, ROUTES[route](aggregates, readings, random.Random(seed)))
     check_ordered(results, readings)
 
 
@@ -240,7 +241,7 @@ def test_readings_of_the_same_time_are_taken_in_the_order_they_come(
     readings = [Reading(0, *value) for value in sorted(values, key=lambda value: value[0])]
     aggregates = Aggregates(ORDERED)
     for route in (by_fold, by_pairs):
-        check_ordered(aggregates.results(route(aggregates, readings, random.Random(seed))), readings)
+        check_ordered(results_of(aggregates, route(aggregates, readings, random.Random(seed))), readings)
 
 
 def test_variance_keeps_its_digits_under_a_large_offset() -> None:
@@ -260,7 +261,7 @@ def test_variance_keeps_its_digits_under_a_large_offset() -> None:
     for place in range(3_000):
         chained = aggregates.pair(chained, aggregates.take(lifted, np.array([place])))
     for partials in (folded, chained, aggregates.reduce(lifted, np.array([0]))):
-        found = aggregates.results(partials)
+        found = results_of(aggregates, partials)
         assert found["v_variance"][0] == pytest.approx(float(expected), rel=1e-5)
         assert found["v_stddev"][0] == pytest.approx(math.sqrt(float(expected)), rel=1e-5)
 
@@ -271,7 +272,7 @@ def test_variance_of_many_partials_keeps_its_digits_under_a_huge_offset() -> Non
     aggregates = Aggregates([Measure("v", "float", ("variance",))])
     merged = aggregates.reduce(aggregates.lift(np.arange(5_000), {"v": Column(values)}), np.array([0]))
     # The mean itself is only known to the 1e-4 that float64 can tell apart there.
-    assert aggregates.results(merged)["v_variance"][0] == pytest.approx(expected, rel=1e-3)
+    assert results_of(aggregates, merged)["v_variance"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_equal_values_have_no_variance() -> None:
@@ -300,7 +301,7 @@ def test_a_whole_sum_of_very_many_values_does_not_wrap_round() -> None:
     # 2**31 values each, by doubling.
     for _ in range(31):
         partials = aggregates.pair(partials, aggregates.take(partials, np.array([0, 1])))
-    assert aggregates.results(partials) == {
+    assert results_of(aggregates, partials) == {
         "count": [2**31, 2**31],
         "v_sum": [-(2**62), None],
         "v_mean": [-(2.0**31), float(INT64.max)],
@@ -340,7 +341,7 @@ def test_where_no_value_was_seen_there_is_none(kind: FieldType, asked: tuple[Agg
         **({"missing": 2} if "missing" in asked else {}),
         **({"count": 0} if "count" in asked else {}),
     }
-    empty = Aggregates([measure]).results(Aggregates([measure]).empty(2))
+    empty = results_of(Aggregates([measure]), Aggregates([measure]).empty(2))
     assert empty["count"] == [0, 0]
     assert all(listed in ([None, None], [0, 0]) for listed in empty.values())
 
@@ -363,15 +364,15 @@ def test_floats_that_overflow_are_none() -> None:
     aggregates = Aggregates([measure])
     lifted = aggregates.lift(np.arange(4), {"v": Column(np.array([1.7e308, 1.7e308, -1.7e308, -1.7e308]))})
     for partials in (aggregates.reduce(lifted, np.array([0, 2])), aggregates.pair(lifted, lifted)):
-        assert aggregates.results(partials)["v_sum"] == [None] * len(partials["count"])
+        assert results_of(aggregates, partials)["v_sum"] == [None] * len(partials["count"])
 
 
 def test_a_large_value_beside_no_value_has_its_variance() -> None:
     aggregates = Aggregates([Measure("v", "float", ("variance",))])
     partials = aggregates.lift(np.arange(2), {"v": column("float", [1e200, None])})
     swapped = aggregates.take(partials, np.array([1, 0]))
-    assert aggregates.results(aggregates.pair(partials, swapped))["v_variance"] == [0.0, 0.0]
-    assert aggregates.results(aggregates.reduce(partials, np.array([0])))["v_variance"] == [0.0]
+    assert results_of(aggregates, aggregates.pair(partials, swapped))["v_variance"] == [0.0, 0.0]
+    assert results_of(aggregates, aggregates.reduce(partials, np.array([0])))["v_variance"] == [0.0]
 
 
 @given(values=st.lists(floats, min_size=1, max_size=200), seed=st.integers(0, 2**32))
@@ -381,7 +382,7 @@ def test_a_sketch_of_few_values_says_what_exact_does_and_duckdb(values: list[flo
     folded = aggregates.empty(5)
     rows = np.array([rng.randrange(5) for _ in values], np.int64)
     aggregates.fold(folded, rows, rows, {"v": Column(np.array(values))})
-    found = aggregates.results(aggregates.reduce(folded, np.array([0])))
+    found = results_of(aggregates, aggregates.reduce(folded, np.array([0])))
     expected = {aggregate: exact(aggregate, np.array(values)) for aggregate in QUANTILES}
     assert {aggregate: found[f"v_{aggregate}"][0] for aggregate in QUANTILES} == expected
     table = pa.table({"v": pa.array(values, pa.float64())})
@@ -410,7 +411,7 @@ def test_quantiles_of_100_000_values_are_as_near_as_the_library_says() -> None:
     # The stated error holds at 99 %: the double of it is beyond five standard deviations.
     bound = 2 * kll_doubles_sketch.get_normalized_rank_error(200, False)
     for partials in (whole, aggregates.reduce(parts, np.array([0]))):
-        found = aggregates.results(partials)
+        found = results_of(aggregates, partials)
         for aggregate, share in SHARES.items():
             assert abs(found[f"v_{aggregate}"][0] / 100_000 - share) <= bound
     assert len(aggregates.packed(whole)["v.kll"][0]) < 8_000
@@ -435,7 +436,7 @@ def test_distinct_is_exact_to_4_096_and_then_the_same_in_any_grouping(kind: Fiel
             rows = rng.integers(0, parts, len(some))
             aggregates.fold(partials, rows, np.zeros(len(some), np.int64), {"v": Column(values[some])})
             partials = aggregates.unpacked(aggregates.packed(partials))
-        whole = aggregates.results(aggregates.reduce(partials, np.array([0])))["v_distinct"][0]
+        whole = results_of(aggregates, aggregates.reduce(partials, np.array([0])))["v_distinct"][0]
         assert isinstance(whole, int)
         return whole
 
@@ -459,11 +460,13 @@ def test_rows_of_a_pool_are_as_new_after_reset() -> None:
 
     both(pool, some)
     aggregates.reset(pool, [1, 3])
-    assert aggregates.results(aggregates.take(pool, np.array([1, 3]))) == aggregates.results(aggregates.empty(2))
+    assert results_of(aggregates, aggregates.take(pool, np.array([1, 3]))) == results_of(
+        aggregates, aggregates.empty(2)
+    )
     both(pool, other)
     both(fresh, [r for r in some if r.row in (0, 2)])
     both(fresh, other)
-    assert aggregates.results(pool) == aggregates.results(fresh)
+    assert results_of(aggregates, pool) == results_of(aggregates, fresh)
     assert [pool[name].tolist() for name in ("from_us", "upto_us")] == [[5, 3, 7, 3], [5, 3, 7, 3]]
 
 
@@ -478,10 +481,10 @@ def test_no_two_rows_share_a_sketch() -> None:
         aggregates.pair(aggregates.empty(ROWS), original),
     ]
     for copy in copies:
-        others = aggregates.results(copy)["f_p50"][1:]
+        others = results_of(aggregates, copy)["f_p50"][1:]
         fold(aggregates, copy, [Reading(0, 2, value) for value in (7.0, 8.0, 9.0)])
-        assert aggregates.results(copy)["f_p50"] == [7.0, *others]
-        assert aggregates.results(copy)["f_distinct"][0] == 4
+        assert results_of(aggregates, copy)["f_p50"] == [7.0, *others]
+        assert results_of(aggregates, copy)["f_distinct"][0] == 4
     assert aggregates.packed(original) == before
 
 
@@ -525,21 +528,21 @@ def test_segments_may_be_empty_and_rows_ahead_of_them_are_left_out() -> None:
     readings = [Reading(0, ts, float(ts), ts, str(ts), True, ts) for ts in range(6)]
     lifted = aggregates.lift(times_of(readings), {**columns(readings), "c": columns(readings)["i"]})
     merged = aggregates.reduce(lifted, np.array([1, 1, 3, 3, 6, 6]))
-    found = aggregates.results(merged)
+    found = results_of(aggregates, merged)
     assert found["count"] == [0, 2, 0, 3, 0, 0]
     assert found["i_sum"] == [None, 3, None, 12, None, None]
     assert found["t_first"] == [None, "1", None, "3", None, None]
     assert found["c_delta"] == [None, 1, None, 2, None, None]
     assert found["f_p50"] == [None, 1.0, None, 4.0, None, None]
     assert merged["upto_us"].tolist()[1] == 2
-    assert aggregates.results(aggregates.reduce(lifted, np.array([6, 6])))["count"] == [0, 0]
-    assert aggregates.results(aggregates.reduce(lifted, np.empty(0, np.int64)))["count"] == []
+    assert results_of(aggregates, aggregates.reduce(lifted, np.array([6, 6])))["count"] == [0, 0]
+    assert results_of(aggregates, aggregates.reduce(lifted, np.empty(0, np.int64)))["count"] == []
 
 
 def test_without_sketches_quantiles_and_distinct_are_left_out() -> None:
     aggregates = Aggregates(MEASURES, sketches=False)
     assert not {name for name in aggregates.dtypes if name.endswith((".kll", ".theta"))}
-    names = aggregates.results(aggregates.empty(1)).keys()
+    names = results_of(aggregates, aggregates.empty(1)).keys()
     assert "f_mean" in names
     assert not {name for name in names if name.endswith("distinct") or "_p" in name}
 
@@ -549,7 +552,7 @@ def test_results_are_plain_values_in_the_order_they_are_asked_for() -> None:
     readings = [Reading(0, ts, 0.5, ts, "a", True, ts) for ts in (1, 2)]
     partials = aggregates.empty(1)
     aggregates.fold(partials, rows_of(readings), times_of(readings), {**columns(readings), "c": columns(readings)["i"]})
-    found = aggregates.results(partials)
+    found = results_of(aggregates, partials)
     asked = [
         f"{m.field}_{aggregate}"
         for m in (*MEASURES, Measure("c", "int", ("rate", "delta")))

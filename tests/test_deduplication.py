@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.batch import Int64s
+from headrace.column import Column, as_array
 from headrace.errors import StateError
-from processors.windows.column import Column, as_array
 from processors.windows.input import deduplication as module
 from processors.windows.input import sorted_runs
 from processors.windows.input.deduplication import CORRECTED, FRESH, INDEX, REPEATED, Deduplication

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aggregate_routes import ROUTES, ROWS, Reading, batches, column, of
+from aggregate_routes import ROUTES, ROWS, Reading, batches, column, of, results_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headrace.column import Column
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.aggregates.exact_sums import ExactSum
-from processors.windows.column import Column
 
 INT64 = np.iinfo(np.int64)
 GREATEST = 1.7976931348623157e308
@@ -107,10 +107,10 @@ def row(results: dict[str, list[Any]], field: str, number: int) -> dict[str, Any
 @example(readings=[Reading(1, n, -0.0 if n % 2 else 0.0, n) for n in range(6)], seed=3)
 def test_any_route_gives_the_same_bits_and_these_are_right(route: str, readings: list[Reading], seed: int) -> None:
     aggregates = Aggregates(UNORDERED)
-    whole = aggregates.results(of(aggregates, readings))
+    whole = results_of(aggregates, of(aggregates, readings))
     rng = random.Random(seed)
     mixed = rng.sample(readings, len(readings))
-    found = aggregates.results(ROUTES[route](aggregates, mixed, rng))
+    found = results_of(aggregates, ROUTES[route](aggregates, mixed, rng))
     for name, listed in whole.items():
         assert list(map(bits, found[name])) == list(map(bits, listed)), name
     for number in range(ROWS):
@@ -146,8 +146,8 @@ def test_what_follows_the_order_gives_the_same_bits_however_time_is_cut(
 ) -> None:
     readings = sorted({(r.row, r.ts): r for r in readings}.values(), key=lambda r: r.ts)
     aggregates = Aggregates(ORDERED)
-    whole = aggregates.results(of(aggregates, readings))
-    found = aggregates.results(ROUTES[route](aggregates, readings, random.Random(seed)))
+    whole = results_of(aggregates, of(aggregates, readings))
+    found = results_of(aggregates, ROUTES[route](aggregates, readings, random.Random(seed)))
     for name, listed in whole.items():
         assert list(map(bits, found[name])) == list(map(bits, listed)), name
     for number, field in itertools.product(range(ROWS), "fi"):
@@ -173,7 +173,7 @@ def found_in(kind: FieldType, asked: tuple[Aggregate, ...], values: Sequence[Any
         if len(part):
             chosen = column(kind, [values[place] for place in part.tolist()])
             aggregates.fold(partials, np.zeros(len(part), np.int64), part, {"v": chosen})
-    return row(aggregates.results(partials), "v", 0)
+    return row(results_of(aggregates, partials), "v", 0)
 
 
 @pytest.mark.parametrize("cuts", [1, 2, 4])
@@ -209,7 +209,7 @@ def test_what_is_not_finite_is_null_by_any_route() -> None:
         merged = aggregates.reduce(lifted, np.array([0, 2, 3]))
         restored = aggregates.unpacked(aggregates.packed(merged))
         for partials in (merged, restored, aggregates.pair(restored, aggregates.empty(3))):
-            found = aggregates.results(partials)
+            found = results_of(aggregates, partials)
             assert found["v_sum"] == [None, 2.0, 5.0]
             assert found["v_mean"] == [None, 2.0, 5.0]
             assert found["v_variance"] == [None, 0.0, 0.0]
@@ -227,7 +227,7 @@ def test_a_mean_is_the_nearest_float_and_lies_among_the_values(values: list[floa
     partials = aggregates.empty(ROWS)
     for batch in batches(readings, rng):
         partials = aggregates.pair(partials, of(aggregates, batch))
-    mean = aggregates.results(partials)["f_mean"][0]
+    mean = results_of(aggregates, partials)["f_mean"][0]
     assert mean == float(sum(map(Fraction, values)) / len(values)) + 0.0
     assert min(values) <= mean <= max(values)
 

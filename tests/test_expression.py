@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -38,13 +37,14 @@ def test_any_expression_gives_what_the_row_interpreter_gives(tree: Tree, data: d
     assert expression.names == named(tree)
     values = expression.evaluate(batch)
     assert values.tolist() == expected
-    assert values.nulls.tolist() == [value is None for value in expected]
+    missing = [False] * len(expected) if values.valid is None else (~values.valid).tolist()
+    assert missing == [value is None for value in expected]
     python = {"float": float, "int": int, "bool": bool, "text": str, "time": int}[tree.kind]
     assert all(value is None or type(value) is python for value in values.tolist())
     assert values.values.dtype == {"float": "f8", "int": "i8", "bool": "?", "text": "O", "time": "i8"}[tree.kind]
     if tree.kind == "bool":
         assert expression.mask(batch).tolist() == [value is True for value in expected]
-    assert {name: batch.column(name) for name in data} == data
+    assert {name: batch.column(name).tolist() for name in data} == data
 
 
 WORDS = st.sampled_from(
@@ -182,17 +182,12 @@ def test_ints_beyond_2_to_the_53_stay_exact_with_and_without_nulls() -> None:
     assert evaluated("i = 9007199254740993", i=[large, large - 1, None]) == [True, False, None]
 
 
-def test_an_int_that_does_not_fit_64_bits_is_null() -> None:
-    assert evaluated("i", i=[2**63, 5]) == [None, 5]
-
-
 def test_times_are_compared_with_written_ones_and_subtracted_in_seconds() -> None:
-    noon = datetime(2026, 11, 20, 12, tzinfo=UTC)
     noon_us = 1_795_176_000_000_000
-    for column in ([noon_us, None], [noon, None], ["2026-11-20T13:00:00+01:00", None]):
-        assert evaluated("w >= '2026-11-20T12:00:00Z'", w=column) == [True, None]
-        assert evaluated("w - '2026-11-20T11:59:58.5Z'", w=column) == [1.5, None]
-        assert evaluated("w", w=column) == [noon_us, None]
+    assert evaluated("w >= '2026-11-20T12:00:00Z'", w=[noon_us, None]) == [True, None]
+    assert evaluated("w >= '2026-11-20T13:00:00+01:00'", w=[noon_us, None]) == [True, None]
+    assert evaluated("w - '2026-11-20T11:59:58.5Z'", w=[noon_us, None]) == [1.5, None]
+    assert evaluated("w", w=[noon_us, None]) == [noon_us, None]
     assert evaluated("`end` - w", end=[3_000_000], w=[1_000_000]) == [2.0]
 
 
@@ -209,12 +204,14 @@ def test_a_function_name_may_be_a_field_too() -> None:
     assert parse("min(min, length)", types).evaluate(batch_of(min=[3], length=[2])).tolist() == [2]
 
 
-def test_results_belong_to_the_caller() -> None:
-    expression = parse("1 + 1", TYPES)
-    for count in (1, 3):
-        batch = batch_of(f=[0.0] * count)
-        expression.evaluate(batch).values[:] = 9
-        assert expression.evaluate(batch).tolist() == [2] * count
+def test_what_an_expression_gives_cannot_be_changed() -> None:
+    for text in ("1 + 1", "i + 1", "i"):
+        for count in (1, 3):
+            batch = batch_of(i=[1] * count)
+            values = parse(text, TYPES).evaluate(batch)
+            with pytest.raises(ValueError, match="read-only"):
+                values.values[:] = 9
+            assert values.tolist() == ([1] if text == "i" else [2]) * count
 
 
 def test_floats_of_a_result_carry_nan_for_null() -> None:

@@ -305,4 +305,4 @@ def test_what_corrects_a_reading_of_another_partition_is_recognised(late: str) -
     assert (said.groups, said.reasons) == (["a"], ["corrected"])
     if late == "dead-letter":
         # It goes to the late topic as a whole.
-        assert [said.readings.column(name) for name in ("current", "room", "door")] == [[2.0], ["r"], [None]]
+        assert [said.readings.column(name).tolist() for name in ("current", "room", "door")] == [[2.0], ["r"], [None]]

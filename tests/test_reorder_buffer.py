@@ -15,8 +15,8 @@ from window_readings import FOR_EVER_US, SECOND, Reading, Tick, at, spec_of
 from window_situations import read, windows
 
 from headrace.batch import Int64s
+from headrace.column import Column, as_array
 from headrace.errors import StateError
-from processors.windows.column import Column, as_array
 from processors.windows.input import held_readings, sorted_runs
 from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
@@ -44,7 +44,7 @@ def plain_of(readings: Readings) -> list[Plain]:
     numbers = readings.columns["value"].values.astype(np.int64)
     notes = readings.columns["note"]
     assert notes.values.tolist() == [f"n{n}" if n % 3 else "" for n in numbers.tolist()]
-    assert notes.present is None or notes.present.tolist() == [n % 3 > 0 for n in numbers.tolist()]
+    assert notes.valid is None or notes.valid.tolist() == [n % 3 > 0 for n in numbers.tolist()]
     columns = (readings.slots, readings.ts_us, readings.devices, numbers)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from headrace.column import DTYPES, Column, as_array
 from headrace.field_types import FieldType
-from processors.windows.column import DTYPES, Column, as_array
 from processors.windows.kinds.segments import (
     NONE,
     Cut,
@@ -204,7 +204,7 @@ def test_state_windows_in_any_blocks_are_those_of_one_reading_at_a_time(kind: Fi
             gathered.add(block, state(heads, values, before))
             after = open_after_state(heads, values, before)
             assert after.values.dtype == values.values.dtype
-            present = [True] * len(slots) if after.present is None else after.present.tolist()
+            present = [True] * len(slots) if after.valid is None else after.valid.tolist()
             for slot, value, there in zip(slots, after.values.tolist(), present, strict=True):
                 opened[slot] = value if there else None
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.column import Column, as_array
 from processors.windows.aggregates import Aggregates, Measure
-from processors.windows.column import Column, as_array
 from processors.windows.kinds.sliding import Closed, Sliding
 
 SLOTS = 4
@@ -209,10 +209,12 @@ def test_long_and_short_runs_have_the_windows_of_one_reading_at_a_time(slots: in
         loads[(of == of[place]) & (ts_us > ts_us[place] - size_us) & (np.arange(1_500) <= place)]
         for place in np.flatnonzero(fresh)
     ]
-    assert closed.results["count"] == [len(window) for window in windows]
-    assert closed.results["load_min"] == [window.min() for window in windows]
-    assert closed.results["load_max"] == [window.max() for window in windows]
-    assert closed.results["load_sum"] == pytest.approx([math.fsum(window) for window in windows], rel=1e-12, abs=1e-12)
+    assert closed.results["count"].tolist() == [len(window) for window in windows]
+    assert closed.results["load_min"].tolist() == [window.min() for window in windows]
+    assert closed.results["load_max"].tolist() == [window.max() for window in windows]
+    assert closed.results["load_sum"].tolist() == pytest.approx(
+        [math.fsum(window) for window in windows], rel=1e-12, abs=1e-12
+    )
 
 
 def test_a_great_value_that_has_left_the_window_leaves_no_error_behind() -> None:
@@ -221,7 +223,7 @@ def test_a_great_value_that_has_left_the_window_leaves_no_error_behind() -> None
 
     closed = sliding.results(np.zeros(100, np.int64), np.arange(100), {"load": Column(loads)}, np.ones(100, np.bool_))
 
-    assert closed.results["load_sum"][10:] == pytest.approx([1.0] * 90, rel=1e-15)
+    assert closed.results["load_sum"].tolist()[10:] == pytest.approx([1.0] * 90, rel=1e-15)
 
 
 def test_readings_of_one_time_are_in_the_windows_of_those_that_arrived_after_them() -> None:
@@ -231,7 +233,8 @@ def test_readings_of_one_time_are_in_the_windows_of_those_that_arrived_after_the
     closed = sliding.results(np.zeros(5, np.int64), ts_us, {"load": Column(loads)}, ts_us >= 100)
 
     # The one at 90 is a whole size before 100, and so are those at 100 before 110.
-    assert closed.results == {"count": [1, 2, 3, 1], "load_sum": [2.0, 6.0, 14.0, 16.0]}
+    assert closed.results["count"].tolist() == [1, 2, 3, 1]
+    assert closed.results["load_sum"].tolist() == [2.0, 6.0, 14.0, 16.0]
     assert closed.starts_us.tolist() == [90, 90, 90, 100]
     assert closed.ends_us.tolist() == [100, 100, 100, 110]
 
@@ -241,7 +244,7 @@ def test_without_measures_readings_are_counted() -> None:
         np.array([0, 0, 1]), np.array([1, 5, 3]), {}, np.array([False, True, True])
     )
 
-    assert closed.results == {"count": [2, 1]}
+    assert {name: column.tolist() for name, column in closed.results.items()} == {"count": [2, 1]}
 
 
 @pytest.mark.parametrize("n", [0, 3])
@@ -253,7 +256,7 @@ def test_without_new_readings_no_window_closes(n: int) -> None:
 
     assert len(closed.starts_us) == len(closed.ends_us) == 0
     assert list(closed.results) == list(expected([]))
-    assert not any(closed.results.values())
+    assert not any(map(len, closed.results.values()))
 
 
 def test_an_older_reading_behind_a_new_one_is_refused() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from headrace.batch import Batch
+from headrace.column import Column as Values
 from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.pipeline.tables import Column, Table
@@ -627,7 +628,7 @@ def test_a_window_never_goes_back(place: Place) -> None:
 
 def test_of_the_rows_of_a_window_in_one_batch_the_furthest_is_stored(place: Place) -> None:
     batch = means(("m1", 0, 7, 0), ("m1", 0, 6, 0), ("m1", 0, 5, 0), ("m2", 0, 3, 0), ("m2", 0, 2, 0))
-    batch.put("final", [False, True, False, False, False])
+    batch = batch.with_columns({"final": Values.of([False, True, False, False, False])})
     store = place.prepared()
     assert Sink(store, MEANS).write(batch) == {"stored": 2, "duplicate": 3}
     assert sorted(rows(store.latest(MEANS, 5), "device", "count", "final")) == [("m1", 6, True), ("m2", 3, False)]

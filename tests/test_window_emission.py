@@ -58,9 +58,9 @@ def test_provisional_results_are_marked_and_come_after_the_final_ones_of_their_b
     windowed = WindowOperator(windows(**AT_ONCE).windowed.spec)
     results = windowed.add(batch_of([read("a", 1, room="r"), read("a", 12)], windowed.spec), at(0)).results
     assert results is not None
-    assert results.column("final") == [True, False]
-    assert results.column("revision") == [0, 0]
-    assert results.column("room") == ["r", "r"]
+    assert results.column("final").tolist() == [True, False]
+    assert results.column("revision").tolist() == [0, 0]
+    assert results.column("room").tolist() == ["r", "r"]
     assert results.ts_us.tolist() == [at(0), at(10)]
     # What is provisional is not counted as closed.
     assert windowed.counts["closed"] == windowed.counts["in_closed"] == 1

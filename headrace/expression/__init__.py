@@ -15,9 +15,9 @@ Nothing is ever passed to Python to evaluate; an expression reads the batch it i
 The language is described in ``docs/expressions.md``.
 """
 
-from headrace.expression.expression import Expression, Values, parse, parse_condition
+from headrace.expression.expression import Expression, parse, parse_condition
 from headrace.expression.functions import FUNCTIONS
 from headrace.expression.parser import MAX_DEPTH
 from headrace.expression.tokens import MAX_LENGTH
 
-__all__ = ["FUNCTIONS", "MAX_DEPTH", "MAX_LENGTH", "Expression", "Values", "parse", "parse_condition"]
+__all__ = ["FUNCTIONS", "MAX_DEPTH", "MAX_LENGTH", "Expression", "parse", "parse_condition"]

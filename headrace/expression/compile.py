@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from headrace.column import Column
 from headrace.errors import ExpressionError
 from headrace.expression import operands, syntax
 from headrace.expression.functions import FUNCTIONS
-from headrace.expression.operands import Kernel, Kind, Operand
+from headrace.expression.operands import Kernel, Kind
 from headrace.expression.syntax import Node
 from headrace.expression.tokens import KEYWORDS
 from headrace.expression.typed import Fitting, Typed, column, joined, known
@@ -195,7 +196,7 @@ class Compiler:
             return _within_texts(operand, items, node.at)
         equals = [_kernel(np.equal, item) for item in items]
 
-        def kernel(value: Operand, *others: Operand) -> Operand:
+        def kernel(value: Column, *others: Column) -> Column:
             return operands.disjunction(*[equal(value, other) for equal, other in zip(equals, others, strict=True)])
 
         return joined("bool", node.at, kernel, operand, *items)
@@ -207,7 +208,7 @@ class Compiler:
         _, (operand, low, high) = self._fitting.fit_all([operand, low, high], "this between")
         at_least, at_most = _kernel(np.greater_equal, low), _kernel(np.less_equal, high)
 
-        def kernel(value: Operand, least: Operand, most: Operand) -> Operand:
+        def kernel(value: Column, least: Column, most: Column) -> Column:
             return operands.conjunction(at_least(value, least), at_most(value, most))
 
         return joined("bool", node.at, kernel, operand, low, high)
@@ -258,7 +259,7 @@ def _literal(node: syntax.Literal) -> Typed:
 
 
 def _within_texts(operand: Typed, items: Sequence[Typed], at: int) -> Typed:
-    texts = frozenset(str(item.folded[0][0]) for item in items if item.folded is not None and item.is_known)
+    texts = frozenset(str(item.folded[0]) for item in items if item.folded is not None and item.is_known)
     null_item = not all(item.is_known for item in items)
     return joined("bool", at, operands.member_of(texts, null_item=null_item), operand)
 

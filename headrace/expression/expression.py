@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from headrace.batch import Batch, Float64s
+from headrace.batch import Batch
+from headrace.column import BLANKS, Bools, Column
 from headrace.errors import ExpressionError
-from headrace.expression import operands
 from headrace.expression.compile import Compiler
-from headrace.expression.operands import Columns
 from headrace.expression.parser import parse_syntax
 from headrace.expression.typed import Run
 from headrace.field_types import FieldType
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """What an expression gives for the n readings of a batch.
-
-    ``values`` has n float64, int64, bool, int64 (time, µs since the epoch) or objects (str), as ``type``
-    says; under a null stands NaN, 0, False, 0 or "". ``nulls`` has n bool, True where the value is null.
-    Floats are finite unless a field's own value was not: NaN is null.
-    """
-
-    type: FieldType
-    values: NDArray[Any]
-    nulls: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def tolist(self) -> list[Any]:
-        """The n values as Batch.column gives them: None where null."""
-        values: list[Any] = self.values.tolist()
-        if self.nulls.any():
-            for place in np.flatnonzero(self.nulls).tolist():
-                values[place] = None
-        return values
-
-    def floats(self) -> Float64s:
-        """The n numbers as Batch.floats gives them: NaN where null. TypeError for text."""
-        if self.type == "text":
-            raise TypeError("text has no floats")
-        return operands.to_float((self.values, self.nulls))[0]
 
 
 class Expression:
@@ -64,34 +30,33 @@ class Expression:
     def __repr__(self) -> str:
         return f"Expression({self.text!r}, {self.type!r})"
 
-    def evaluate(self, batch: Batch) -> Values:
-        """The value for each of the n readings. KeyError if the batch lacks one of ``names``."""
-        count = len(batch)
-        with np.errstate(all="ignore"):
-            part = self._run(Columns(batch))
-        nulls = operands.nulls_of(part)
-        if nulls is None:
-            return Values(self.type, _owned(part[0], count), np.zeros(count, dtype=np.bool_))
-        values = part[0] if self.type in ("float", "bool") else np.where(nulls, operands.BLANKS[self.type], part[0])
-        return Values(self.type, _owned(values, count), _owned(nulls, count))
+    def evaluate(self, batch: Batch) -> Column:
+        """The value for each of the n readings. KeyError if the batch lacks one of ``names``.
 
-    def mask(self, batch: Batch) -> NDArray[np.bool_]:
+        Floats are finite unless a field's own value was not: NaN is missing.
+        """
+        with np.errstate(all="ignore"):
+            made = self._run(batch)
+        return _spread(made, len(batch))
+
+    def mask(self, batch: Batch) -> Bools:
         """For each of the n readings whether the condition holds; null counts as false.
 
         TypeError unless ``type`` is bool; KeyError if the batch lacks one of ``names``.
         """
         if self.type != "bool":
             raise TypeError(f"{self.text!r} is {self.type}, no condition")
-        with np.errstate(all="ignore"):
-            values, _ = self._run(Columns(batch))
-        return _owned(values, len(batch))
+        return self.evaluate(batch).values
 
 
-def _owned(values: NDArray[Any], count: int) -> NDArray[Any]:
-    """An array of ``count`` that may be written to: a constant is spread."""
-    if len(values) == count and values.flags.owndata and values.flags.writeable:
-        return values
-    return np.broadcast_to(values, (count,)).copy()
+def _spread(made: Column, count: int) -> Column:
+    """As many values as there are readings, as a constant is one; blanks where they are missing."""
+    values, valid = made.values, made.marked
+    if valid is not None and values.dtype.kind != "b":
+        values = np.where(valid, values, BLANKS[values.dtype.kind])
+    elif len(made) == count:
+        return made
+    return Column(np.broadcast_to(values, (count,)), None if valid is None else np.broadcast_to(valid, (count,)))
 
 
 def parse(text: str, types: Mapping[str, FieldType]) -> Expression:

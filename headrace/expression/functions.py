@@ -8,8 +8,8 @@ from functools import partial, reduce
 
 import numpy as np
 
+from headrace.column import Array, Column
 from headrace.expression import operands
-from headrace.expression.operands import Operand, Values
 from headrace.expression.typed import Fitting, Typed, joined
 
 _MOST_DECIMALS = 18
@@ -54,26 +54,26 @@ def _abs(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Ty
     return joined(number.kind, at, _abs_floats if number.kind == "float" else _abs_ints, number)
 
 
-def _abs_floats(part: Operand) -> Operand:
-    return np.abs(part[0]), None
+def _abs_floats(operand: Column) -> Column:
+    return Column(np.abs(operand.values))
 
 
-def _abs_ints(part: Operand) -> Operand:
-    negated, unknown = operands.negate_ints(part)
-    return np.where(part[0] < 0, negated, part[0]), unknown
+def _abs_ints(operand: Column) -> Column:
+    negated = operands.negate_ints(operand)
+    return Column(np.where(operand.values < 0, negated.values, operand.values), negated.valid)
 
 
 def _sqrt(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
     return joined("float", at, _sqrt_floats, fitting.fit(_numeric(name, arguments[0], fitting), "float"))
 
 
-def _sqrt_floats(part: Operand) -> Operand:
-    return np.sqrt(part[0]), None
+def _sqrt_floats(operand: Column) -> Column:
+    return Column(np.sqrt(operand.values))
 
 
-def _whole(ufunc: Callable[[Values], Values]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(part: Operand) -> Operand:
-        return operands.to_int(ufunc(part[0]))
+def _whole(ufunc: Callable[[Array], Array]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
+    def kernel(operand: Column) -> Column:
+        return operands.to_int(ufunc(operand.values))
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
         number = _numeric(name, arguments[0], fitting)
@@ -82,7 +82,7 @@ def _whole(ufunc: Callable[[Values], Values]) -> Callable[[str, int, Sequence[Ty
     return build
 
 
-def _half_away(values: Values) -> Values:
+def _half_away(values: Array) -> Array:
     """To whole numbers, halves away from zero; exact for every float, as adding 0.5 is not."""
     whole = np.trunc(values)
     return whole + np.where(np.abs(values - whole) >= 0.5, np.sign(values), 0.0)
@@ -98,7 +98,7 @@ def _round(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> 
             places.at,
             "write it as round(x, 2)",
         )
-    decimals = int(places.folded[0][0])
+    decimals = int(places.folded[0])
     if abs(decimals) > _MOST_DECIMALS:
         raise fitting.error(
             f"{decimals} decimals are out of range", places.at, f"write -{_MOST_DECIMALS} to {_MOST_DECIMALS} decimals"
@@ -108,30 +108,30 @@ def _round(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> 
     return number if decimals >= 0 else joined("int", at, partial(_round_ints, 10**-decimals), number)
 
 
-def _round_floats(decimals: int, part: Operand) -> Operand:
-    values = part[0]
+def _round_floats(decimals: int, operand: Column) -> Column:
+    values = operand.values
     scale = 10.0 ** abs(decimals)
     scaled = values * scale if decimals >= 0 else values / scale
     rounded = _half_away(scaled)
     back = rounded / scale if decimals >= 0 else rounded * scale
     # What is so large has no such decimals; scaling it would only lose digits. Adding 0.0 makes -0.0 a plain 0.
     too_large = (np.abs(scaled) >= _LARGEST_WITH_FRACTION) & (decimals >= 0)
-    return operands.finite(np.where(too_large, values, back) + 0.0), None
+    return Column(operands.finite(np.where(too_large, values, back) + 0.0))
 
 
-def _round_ints(step: int, part: Operand) -> Operand:
-    values, nulls = part
+def _round_ints(step: int, operand: Column) -> Column:
+    values = operand.values
     rest = np.fmod(values, step)
     away = np.where(np.abs(rest) * 2 >= step, np.sign(values) * step, 0)
-    return operands.add_ints((values - rest, nulls), (away, None))
+    return operands.add_ints(Column(values - rest, operand.valid), Column(away))
 
 
 def _extreme(ufunc: np.ufunc) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def pair(left: Operand, right: Operand) -> Operand:
+    def pair(left: Column, right: Column) -> Column:
         # NaN wins over any number in these ufuncs: a null makes the result null here as elsewhere.
-        return ufunc(left[0], right[0]), operands.either(left[1], right[1])
+        return Column(ufunc(left.values, right.values), operands.both(left.marked, right.marked))
 
-    def kernel(*operands: Operand) -> Operand:
+    def kernel(*operands: Column) -> Column:
         return reduce(pair, operands)
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
@@ -156,9 +156,8 @@ def _coalesce(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) 
 
 
 def _changed(change: Callable[[str], str]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(part: Operand) -> Operand:
-        texts, nulls = part
-        return np.fromiter(map(change, texts), np.object_, len(texts)), nulls
+    def kernel(operand: Column) -> Column:
+        return Column(np.fromiter(map(change, operand.values), np.object_, len(operand)), operand.valid)
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
         return joined("text", at, kernel, _text(name, arguments[0], fitting))
@@ -170,17 +169,16 @@ def _length(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) ->
     return joined("int", at, _lengths, _text(name, arguments[0], fitting))
 
 
-def _lengths(part: Operand) -> Operand:
-    texts, nulls = part
-    return np.fromiter(map(len, texts), np.int64, len(texts)), nulls
+def _lengths(operand: Column) -> Column:
+    return Column(np.fromiter(map(len, operand.values), np.int64, len(operand)), operand.valid)
 
 
 def _tested(test: Callable[[str, str], bool]) -> Callable[[str, int, Sequence[Typed], Fitting], Typed]:
-    def kernel(text: Operand, sought: Operand) -> Operand:
-        texts, soughts = np.broadcast_arrays(text[0], sought[0])
+    def kernel(text: Column, sought: Column) -> Column:
+        texts, soughts = np.broadcast_arrays(text.values, sought.values)
         values = np.fromiter(map(test, texts, soughts), np.bool_, len(texts))
-        nulls = operands.either(text[1], sought[1])
-        return values if nulls is None else values & ~nulls, nulls
+        valid = operands.both(text.valid, sought.valid)
+        return Column(values if valid is None else values & valid, valid)
 
     def build(name: str, at: int, arguments: Sequence[Typed], fitting: Fitting) -> Typed:
         text, sought = (_text(name, argument, fitting) for argument in arguments)

@@ -1,11 +1,8 @@
-"""Columns with nulls, and what the operators do to them: numpy in, numpy out, nothing by the row but text.
+"""What the operators do to columns: numpy in, numpy out, nothing by the row but text.
 
-A part is ``(values, nulls)``: arrays of n, or of 1 for a constant, which numpy spreads over the others.
-
-- ``values`` are float64, int64 (also for time: µs since the epoch), bool, or objects (str).
-- ``nulls`` is bool, True where the value is missing, or None when none is.
-- A missing float is NaN, and ``nulls`` is None; a missing bool is False; elsewhere the value under a
-  null is of the right type and means nothing.
+Operands are columns of n values, or of 1 for a constant, which numpy spreads over the others. A missing float is NaN,
+which arithmetic carries on by itself; a missing bool is False; elsewhere the value where one is missing is of the
+right type and means nothing.
 """
 
 from __future__ import annotations
@@ -15,93 +12,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from headrace.batch import Batch
+from headrace.column import BLANKS, DTYPES, Array, Bools, Column
+from headrace.field_types import FieldType
 
 Kind = Literal["float", "int", "bool", "text", "time", "null"]
 """A field's type, or ``null``: that of the bare word, which fits all."""
 
-Values = NDArray[Any]
-Nulls = NDArray[np.bool_] | None
-Operand = tuple[Values, Nulls]
-Kernel = Callable[..., Operand]
+Kernel = Callable[..., Column]
 
-_DTYPES: dict[str, type] = {
-    "float": np.float64,
-    "int": np.int64,
-    "time": np.int64,
-    "bool": np.bool_,
-    "text": np.object_,
-}
-BLANKS: dict[str, Any] = {"float": np.nan, "int": 0, "time": 0, "bool": False, "text": ""}
-"""What stands under a null, by kind."""
-
-_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_INT_MIN = -(2**63)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class Columns:
-    """The columns of one batch as parts, each made once however often an expression names it."""
-
-    __slots__ = ("_batch", "_parts")
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-        self._parts: dict[str, Operand] = {}
-
-    def part(self, name: str, kind: Kind) -> Operand:
-        """The column as a part. KeyError for a name that the batch does not have."""
-        part = self._parts.get(name)
-        if part is None:
-            if kind == "float":
-                part = self._batch.floats(name), None
-            elif kind == "text":
-                part = _texts(self._batch.column(name))
-            elif kind == "bool":
-                part = _bools(self._batch.column(name))
-            else:
-                part = _ints(self._batch.column(name))
-            self._parts[name] = part
-        return part
-
-
-def _texts(column: list[Any]) -> Operand:
-    values = np.array(column, dtype=np.object_)
-    if None not in column:
-        return values, None
-    nulls = _missing(column)
-    return np.where(nulls, "", values), nulls
-
-
-def _bools(column: list[Any]) -> Operand:
-    values = np.array(column, dtype=np.bool_)
-    if None not in column:
-        return values, None
-    return values, _missing(column)
-
-
-def _missing(column: list[Any]) -> NDArray[np.bool_]:
-    return np.fromiter((value is None for value in column), np.bool_, len(column))
-
-
-def _ints(column: list[Any]) -> Operand:
-    try:
-        return np.array(column, dtype=np.int64), None
-    except (TypeError, ValueError, OverflowError):
-        # Something here is missing, beyond 64 bits, or a time that is no number yet.
-        whole = [_whole(value) for value in column]
-    return np.array([0 if value is None else value for value in whole], dtype=np.int64), _missing(whole)
-
-
-def _whole(value: Any) -> int | None:
-    """The int or time as an int64; None if it is missing or does not fit."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        value = time_us(value)
-    return None if value is None or not _INT_MIN <= value <= _INT_MAX else int(value)
 
 
 def time_us(value: datetime) -> int:
@@ -109,217 +31,216 @@ def time_us(value: datetime) -> int:
     return (value - _EPOCH) // _MICROSECOND
 
 
-def constant(value: Any, kind: Kind) -> Operand:
-    """A part of one value; None is a null."""
+def constant(value: Any, kind: FieldType) -> Column:
+    """A column of one value; None is missing."""
+    dtype = DTYPES[kind]
     if value is not None:
-        return np.array([value], dtype=_DTYPES[kind]), None
-    return np.array([BLANKS[kind]], dtype=_DTYPES[kind]), None if kind == "float" else np.array([True])
+        return Column(np.array([value], dtype))
+    return Column(np.array([BLANKS[dtype.kind]], dtype), None if kind == "float" else np.array([False]))
 
 
-def either(left: Nulls, right: Nulls) -> Nulls:
-    """Null where either is."""
+def both(left: Bools | None, right: Bools | None) -> Bools | None:
+    """Valid where both are."""
     if left is None:
         return right
-    return left if right is None else left | right
+    return left if right is None else left & right
 
 
-def nulls_of(part: Operand) -> Nulls:
-    """Where the part is null, floats too."""
-    values, nulls = part
-    return np.isnan(values) if values.dtype == np.float64 else nulls
-
-
-def to_float(part: Operand) -> Operand:
+def to_float(operand: Column) -> Column:
     """Ints as floats: beyond 2^53 the nearest one."""
-    values, nulls = part
-    floats = values.astype(np.float64)
-    return floats if nulls is None else np.where(nulls, np.nan, floats), None
+    return Column(operand.floats())
 
 
-def to_int(floats: Values) -> Operand:
-    """Whole floats as ints, null where they are NaN or beyond 64 bits."""
+def to_int(floats: Array) -> Column:
+    """Whole floats as ints, missing where they are NaN or beyond 64 bits."""
     fits = (floats >= -(2.0**63)) & (floats < 2.0**63)
-    return np.where(fits, floats, 0.0).astype(np.int64), ~fits
+    return Column(np.where(fits, floats, 0.0).astype(np.int64), fits)
 
 
-def finite(values: Values) -> Values:
-    """Null for what is infinite: a division by zero, or a result that no float holds."""
+def finite(values: Array) -> Array:
+    """NaN for what is infinite: a division by zero, or a result that no float holds."""
     return np.where(np.isinf(values), np.nan, values)
 
 
-# ---- arithmetic: floats overflow to null, ints overflow to null
+# ---- arithmetic: what overflows is missing
 
 
-def add_floats(left: Operand, right: Operand) -> Operand:
+def add_floats(left: Column, right: Column) -> Column:
     """Left + right."""
-    return finite(left[0] + right[0]), None
+    return Column(finite(left.values + right.values))
 
 
-def subtract_floats(left: Operand, right: Operand) -> Operand:
+def subtract_floats(left: Column, right: Column) -> Column:
     """Left - right."""
-    return finite(left[0] - right[0]), None
+    return Column(finite(left.values - right.values))
 
 
-def multiply_floats(left: Operand, right: Operand) -> Operand:
+def multiply_floats(left: Column, right: Column) -> Column:
     """Left * right."""
-    return finite(left[0] * right[0]), None
+    return Column(finite(left.values * right.values))
 
 
-def divide_floats(left: Operand, right: Operand) -> Operand:
-    """Left / right; by zero it is null."""
-    return finite(left[0] / right[0]), None
+def divide_floats(left: Column, right: Column) -> Column:
+    """Left / right; by zero it is missing."""
+    return Column(finite(left.values / right.values))
 
 
-def remainder_floats(left: Operand, right: Operand) -> Operand:
-    """What is left of ``left`` after division, with its sign; by zero it is null."""
-    return finite(np.fmod(left[0], right[0])), None
+def remainder_floats(left: Column, right: Column) -> Column:
+    """What is left of ``left`` after division, with its sign; by zero it is missing."""
+    return Column(finite(np.fmod(left.values, right.values)))
 
 
-def add_ints(left: Operand, right: Operand) -> Operand:
-    """Left + right, exactly or null."""
-    total = left[0] + right[0]
+def add_ints(left: Column, right: Column) -> Column:
+    """Left + right, exactly or missing."""
+    a, b = left.values, right.values
+    total = a + b
     # Wrapped round when both have one sign and the sum the other.
-    wrapped = ((left[0] ^ total) & (right[0] ^ total)) < 0
-    return total, either(either(left[1], right[1]), wrapped)
+    return _unless(total, left, right, wrapped=((a ^ total) & (b ^ total)) < 0)
 
 
-def subtract_ints(left: Operand, right: Operand) -> Operand:
-    """Left - right, exactly or null."""
-    difference = left[0] - right[0]
-    wrapped = ((left[0] ^ right[0]) & (left[0] ^ difference)) < 0
-    return difference, either(either(left[1], right[1]), wrapped)
+def subtract_ints(left: Column, right: Column) -> Column:
+    """Left - right, exactly or missing."""
+    a, b = left.values, right.values
+    difference = a - b
+    return _unless(difference, left, right, wrapped=((a ^ b) & (a ^ difference)) < 0)
 
 
-def multiply_ints(left: Operand, right: Operand) -> Operand:
-    """Left * right, exactly or null."""
-    product = left[0] * right[0]
+def multiply_ints(left: Column, right: Column) -> Column:
+    """Left * right, exactly or missing."""
+    a, b = left.values, right.values
+    product = a * b
     # A product that wrapped is off by a multiple of 2^64; the float one is off by 2^-52 of itself at most.
-    rough = left[0].astype(np.float64) * right[0].astype(np.float64)
-    wrapped = np.abs(rough - product.astype(np.float64)) > 2.0**62
-    return product, either(either(left[1], right[1]), wrapped)
+    rough = a.astype(np.float64) * b.astype(np.float64)
+    return _unless(product, left, right, wrapped=np.abs(rough - product.astype(np.float64)) > 2.0**62)
 
 
-def remainder_ints(left: Operand, right: Operand) -> Operand:
-    """What is left of ``left`` after division, with its sign; by zero it is null."""
-    zero = right[0] == 0
+def remainder_ints(left: Column, right: Column) -> Column:
+    """What is left of ``left`` after division, with its sign; by zero it is missing."""
+    zero = right.values == 0
     # By 1 and by -1 nothing is left; the least int by -1 traps in some processors.
-    divisor = np.where(zero | (right[0] == -1), 1, right[0])
-    return np.fmod(left[0], divisor), either(either(left[1], right[1]), zero)
+    divisor = np.where(zero | (right.values == -1), 1, right.values)
+    return _unless(np.fmod(left.values, divisor), left, right, wrapped=zero)
 
 
-def negate_ints(part: Operand) -> Operand:
-    """Minus the part; null for the least int, which has no positive twin."""
-    return -part[0], either(part[1], part[0] == _INT_MIN)
+def _unless(values: Array, left: Column, right: Column, *, wrapped: Bools) -> Column:
+    return Column(values, both(both(left.valid, right.valid), ~wrapped))
 
 
-def negate_floats(part: Operand) -> Operand:
-    """Minus the part."""
-    return -part[0], None
+def negate_ints(operand: Column) -> Column:
+    """Minus the operand; missing for the least int, which has no positive twin."""
+    return Column(-operand.values, both(operand.valid, operand.values != _INT_MIN))
 
 
-def seconds_between(later: Operand, earlier: Operand) -> Operand:
+def negate_floats(operand: Column) -> Column:
+    """Minus the operand."""
+    return Column(-operand.values)
+
+
+def seconds_between(later: Column, earlier: Column) -> Column:
     """The difference of two times, in seconds."""
-    difference, nulls = subtract_ints(later, earlier)
-    seconds, _ = to_float((difference, nulls))
-    return seconds / 1e6, None
+    return Column(subtract_ints(later, earlier).floats() / 1e6)
 
 
 # ---- comparison and logic: three-valued, as SQL has it
 
 
 def comparison(ufunc: np.ufunc, *, floats: bool, right_is_known: bool) -> Kernel:
-    """A kernel that compares two parts of one kind; null where either is.
+    """A kernel that compares two operands of one kind; missing where either is.
 
-    ``right_is_known`` says that the right part is a constant and not null, which saves looking.
+    ``right_is_known`` says that the right one is a constant and not null, which saves looking.
     """
 
-    def compare_floats(left: Operand, right: Operand) -> Operand:
-        a, b = left[0], right[0]
-        nulls = np.isnan(a) if right_is_known else np.isnan(a) | np.isnan(b)
+    def compare_floats(left: Column, right: Column) -> Column:
+        a, b = left.values, right.values
+        missing = np.isnan(a) if right_is_known else np.isnan(a) | np.isnan(b)
+        valid = ~missing
         # NaN is unequal to all there is: of the six comparisons only this one holds for it.
-        return (ufunc(a, b) & ~nulls if ufunc is np.not_equal else ufunc(a, b)), nulls
+        return Column(ufunc(a, b) & valid if ufunc is np.not_equal else ufunc(a, b), valid)
 
-    def compare_others(left: Operand, right: Operand) -> Operand:
-        values = ufunc(left[0], right[0]).astype(np.bool_, copy=False)
-        nulls = either(left[1], right[1])
-        return values if nulls is None else values & ~nulls, nulls
+    def compare_others(left: Column, right: Column) -> Column:
+        values = ufunc(left.values, right.values).astype(np.bool_, copy=False)
+        valid = both(left.valid, right.valid)
+        return Column(values if valid is None else values & valid, valid)
 
     return compare_floats if floats else compare_others
 
 
-def conjunction(*parts: Operand) -> Operand:
-    """All hold: false where one is false, else null where one is null."""
-    values, nulls = parts[0]
-    for more, more_nulls in parts[1:]:
-        if nulls is None and more_nulls is None:
-            values = values & more
+def conjunction(*operands: Column) -> Column:
+    """All hold: false where one is false, else missing where one is missing."""
+    values, valid = operands[0].values, operands[0].valid
+    for more in operands[1:]:
+        if valid is None and more.valid is None:
+            values = values & more.values
             continue
-        possible, more_possible = _or_null(values, nulls), _or_null(more, more_nulls)
-        values = values & more
-        nulls = possible & more_possible & ~values
-    return values, nulls
+        possible = _possible(values, valid) & _possible(more.values, more.valid)
+        values = values & more.values
+        valid = values | ~possible
+    return Column(values, valid)
 
 
-def disjunction(*parts: Operand) -> Operand:
-    """One holds: true where one is true, else null where one is null."""
-    values, nulls = parts[0]
-    for more, more_nulls in parts[1:]:
-        values = values | more
-        nulls = either(nulls, more_nulls)
-        if nulls is not None:
-            nulls = nulls & ~values
-    return values, nulls
+def disjunction(*operands: Column) -> Column:
+    """One holds: true where one is true, else missing where one is missing."""
+    values, valid = operands[0].values, operands[0].valid
+    for more in operands[1:]:
+        values = values | more.values
+        valid = both(valid, more.valid)
+        if valid is not None:
+            valid = valid | values
+    return Column(values, valid)
 
 
-def _or_null(values: Values, nulls: Nulls) -> Values:
-    return values if nulls is None else values | nulls
+def _possible(values: Array, valid: Bools | None) -> Array:
+    """True where it holds or may hold, as it is missing."""
+    return values if valid is None else values | ~valid
 
 
-def negation(part: Operand) -> Operand:
-    """True where it is false, null where it is null."""
-    values, nulls = part
-    return ~_or_null(values, nulls), nulls
+def negation(operand: Column) -> Column:
+    """True where it is false, missing where it is missing."""
+    return Column(~_possible(operand.values, operand.valid), operand.valid)
 
 
-def is_null(part: Operand) -> Operand:
-    """Where the part is null; itself never null."""
-    nulls = nulls_of(part)
-    return np.zeros(part[0].shape, dtype=np.bool_) if nulls is None else nulls, None
+def is_null(operand: Column) -> Column:
+    """Where the operand is missing; itself never missing."""
+    valid = operand.valid
+    return Column(np.zeros(len(operand), np.bool_) if valid is None else ~valid)
 
 
 def member_of(known: frozenset[str], *, null_item: bool) -> Kernel:
-    """A kernel for text in a list of constants; with a null among them what is not found is null."""
+    """A kernel for text in a list of constants; with a null among them what is not found is missing."""
 
-    def within(part: Operand) -> Operand:
-        texts, nulls = part
-        values = np.fromiter((text in known for text in texts), np.bool_, len(texts))
-        if nulls is not None:
-            values &= ~nulls
-        return values, ~values if null_item else nulls
+    def within(operand: Column) -> Column:
+        values = np.fromiter((text in known for text in operand.values), np.bool_, len(operand))
+        if operand.valid is not None:
+            values &= operand.valid
+        return Column(values, values.copy() if null_item else operand.valid)
 
     return within
 
 
-def choose(*parts: Operand) -> Operand:
+def choose(*operands: Column) -> Column:
     """``case``: conditions and results in turn, then what holds otherwise. All results of one kind."""
-    values, nulls = parts[-1]
-    for place in range(len(parts) - 3, -1, -2):
-        holds, (result, result_nulls) = parts[place][0], parts[place + 1]
-        if nulls is not None or result_nulls is not None:
-            # A missing array stands for no nulls.
-            nulls = np.where(holds, False if result_nulls is None else result_nulls, False if nulls is None else nulls)
-        values = np.where(holds, result, values)
-    return values, nulls
+    values, valid = operands[-1].values, operands[-1].marked
+    for place in range(len(operands) - 3, -1, -2):
+        holds, result = operands[place].values, operands[place + 1]
+        if valid is not None or result.marked is not None:
+            # A missing array stands for all of them being valid.
+            valid = np.where(holds, _all_if_none(result.marked), _all_if_none(valid))
+        values = np.where(holds, result.values, values)
+    return Column(values, valid)
 
 
-def first_known(*parts: Operand) -> Operand:
-    """``coalesce``: for each place the first that is not null."""
-    values, nulls = parts[-1]
-    for part in reversed(parts[:-1]):
-        absent = nulls_of(part)
-        if absent is None:
-            values, nulls = part
+def _all_if_none(valid: Bools | None) -> Bools | np.bool_:
+    return np.True_ if valid is None else valid
+
+
+def first_known(*operands: Column) -> Column:
+    """``coalesce``: for each place the first that is not missing."""
+    values, valid = operands[-1].values, operands[-1].marked
+    for operand in reversed(operands[:-1]):
+        there = operand.valid
+        if there is None:
+            values, valid = operand.values, None
             continue
-        values = np.where(absent, values, part[0])
-        nulls = None if nulls is None else nulls & absent
-    return values, nulls
+        values = np.where(there, operand.values, values)
+        valid = None if valid is None else valid | there
+    return Column(values, valid)

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from headrace.batch import Batch
+from headrace.column import Column
 from headrace.errors import ExpressionError
 from headrace.expression import operands
-from headrace.expression.operands import Columns, Kernel, Kind, Operand
+from headrace.expression.operands import Kernel, Kind
+from headrace.field_types import FieldType
 
-Run = Callable[[Columns], Operand]
+Run = Callable[[Batch], Column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Typed:
     kind: Kind
     at: int
     run: Run
-    folded: Operand | None = None
+    folded: Column | None = None
     literal: str | None = None
 
     @property
@@ -34,8 +37,7 @@ class Typed:
         """Whether it is a constant that is not null."""
         if self.folded is None or self.kind == "null":
             return False
-        nulls = operands.nulls_of(self.folded)
-        return nulls is None or not nulls[0]
+        return self.folded.valid is None or bool(self.folded.valid[0])
 
 
 def known(value: Any, kind: Kind, at: int, *, literal: str | None = None) -> Typed:
@@ -46,7 +48,8 @@ def known(value: Any, kind: Kind, at: int, *, literal: str | None = None) -> Typ
 
 def column(name: str, kind: Kind, at: int) -> Typed:
     """A field or a tag."""
-    return Typed(kind, at, lambda columns: columns.part(name, kind))
+    of: FieldType = cast("FieldType", kind)
+    return Typed(kind, at, lambda batch: batch.column(name).to(of))
 
 
 def joined(kind: Kind, at: int, kernel: Kernel, *operands: Typed) -> Typed:
@@ -58,19 +61,15 @@ def joined(kind: Kind, at: int, kernel: Kernel, *operands: Typed) -> Typed:
     runs = [operand.run for operand in operands]
     if len(runs) == 1:
         only = runs[0]
-        return Typed(kind, at, lambda columns: kernel(only(columns)))
+        return Typed(kind, at, lambda batch: kernel(only(batch)))
     if len(runs) == 2:
         first, second = runs
-        return Typed(kind, at, lambda columns: kernel(first(columns), second(columns)))
-    return Typed(kind, at, lambda columns: kernel(*[run(columns) for run in runs]))
+        return Typed(kind, at, lambda batch: kernel(first(batch), second(batch)))
+    return Typed(kind, at, lambda batch: kernel(*[run(batch) for run in runs]))
 
 
-def _folded(part: Operand, kind: Kind, at: int, literal: str | None) -> Typed:
-    for array in part:
-        if array is not None:
-            # Shared by all batches: whoever gets it must copy it before writing.
-            array.setflags(write=False)
-    return Typed(kind, at, lambda _: part, part, literal)
+def _folded(value: Column, kind: Kind, at: int, literal: str | None) -> Typed:
+    return Typed(kind, at, lambda _: value, value, literal)
 
 
 class Fitting:

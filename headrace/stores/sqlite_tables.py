@@ -64,8 +64,8 @@ class Plan:
     def write(self, connection: sqlite3.Connection, batch: Batch) -> int:
         """Upsert the rows within the open transaction; how many of them were new."""
         self._devices(connection, batch)
-        devices = list(map(self._ids.__getitem__, batch.devices))
-        columns = [batch.column(name) for name in self._names]
+        devices = batch.devices.looked_up(self._ids).tolist()
+        columns = [batch.column(name).tolist() for name in self._names]
         newest = connection.execute(f"SELECT max(_arrival) FROM {rows_of(self._table)}").fetchone()[0] or 0
         first, n = max(time.time_ns() // 1_000, newest + 1), len(devices)
         ts_us = batch.ts_us.tolist()

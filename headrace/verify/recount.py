@@ -157,11 +157,8 @@ class Recount:
             segment.held = segment.held.plus(held)
             columns = [np.array([known.setdefault(d, len(known)) for d in batch.devices], np.int64), batch.ts_us]
             if self._windows:
-                final = np.array(batch.column("final"), bool)
-                columns += [
-                    np.array(batch.column("revision"), np.int64),
-                    np.array(batch.column("count"), np.int64) * final,
-                ]
+                final = batch.column("final").values
+                columns += [batch.column("revision").values, batch.column("count").values * final]
             segment.columns.append(tuple(columns))
 
 

@@ -8,8 +8,9 @@ accepted or refused whole: a refused one never touches its neighbours and says w
 not declare are ignored, so that devices may send more than is asked for.
 """
 
-from headrace.wire.decode import Decoded, Decoder, Envelope
+from headrace.wire.decode import Decoded, Decoder
 from headrace.wire.encode import Encoder
+from headrace.wire.envelope import Envelope
 from headrace.wire.reasons import Reason, Refused
 
 __all__ = ["Decoded", "Decoder", "Encoder", "Envelope", "Reason", "Refused"]

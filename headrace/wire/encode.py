@@ -34,7 +34,7 @@ class Encoder:
 
     def _columns(self, batch: Batch) -> dict[str, list[Any]]:
         topic = self.topic
-        columns: dict[str, list[Any]] = {topic.key: batch.devices} if topic.key_in == "value" else {}
+        columns: dict[str, list[Any]] = {topic.key: batch.devices.tolist()} if topic.key_in == "value" else {}
         for tag in topic.tags:
             columns[tag] = self._written(tag, batch)
         columns[topic.time.field] = self._format(batch.ts_us)
@@ -43,7 +43,7 @@ class Encoder:
         return columns
 
     def _written(self, name: str, batch: Batch) -> list[Any]:
-        values = batch.column(name)
+        values = batch.column(name).tolist()
         return _dated(values) if name in self._times else values
 
 

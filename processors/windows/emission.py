@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+
+import numpy as np
 
 from headrace.batch import Batch
+from headrace.column import Column
 from processors.windows.input.intake import Intake
 from processors.windows.input.late import LateReadings
 from processors.windows.kinds.emitted import Emitted
@@ -56,7 +58,7 @@ class Emission:
         final = Emitted.joined(closed)
         if len(final):
             counts["closed"] += len(final)
-            counts["in_closed"] += sum(final.results["count"])
+            counts["in_closed"] += int(final.results["count"].values.sum())
         provisional = Emitted.none()
         if due.emit_us is None:
             self._engine.forget_changes()
@@ -71,16 +73,15 @@ class Emission:
 
     def _results(self, emitted: Emitted, final: int) -> Batch:
         spec, devices, groups = self._intake.spec, self._intake.devices, self._intake.groups
-        columns: dict[str, list[Any]] = dict(emitted.results)
-        slots = emitted.slots.tolist()
-        columns["end"] = emitted.ends_us.tolist()
-        columns["revision"] = [0] * len(slots)
-        columns["final"] = [True] * final + [False] * (len(slots) - final)
+        columns, slots = dict(emitted.results), emitted.slots.tolist()
+        columns["end"] = Column(emitted.ends_us)
+        columns["revision"] = Column(np.zeros(len(slots), np.int64))
+        columns["final"] = Column(np.arange(len(slots)) < final)
         if spec.by is None:
             of = slots if groups is None else [groups.device[slot] for slot in slots]
             for place, tag in enumerate(spec.tags):
-                columns[tag] = [devices.tags[slot][place] for slot in of]
+                columns[tag] = Column.of([devices.tags[slot][place] for slot in of], spec.types[tag])
         elif groups is not None:
             for place, name in enumerate(spec.by):
-                columns[name] = [groups.values[slot][place] for slot in slots]
+                columns[name] = Column.of([groups.values[slot][place] for slot in slots], spec.types[name])
         return Batch(self._intake.group_names(emitted.slots), emitted.starts_us, columns)

@@ -58,8 +58,7 @@ class WindowOperator:
         if not len(batch):
             return Outcome()
         self.counts["read"] += len(batch)
-        self.spec.compute(batch)
-        rest: Batch | None = batch
+        rest: Batch | None = self.spec.compute(batch)
         while rest is not None:
             placed = self.intake.place(rest)
             self._make_room()

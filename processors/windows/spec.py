@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
 from headrace.expression import Expression, parse, parse_condition
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Count, Event, Hopping, Pipeline, Session, Sliding, State, Tumbling, Window
 from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
-from processors.windows.column import Column, column_of
 from processors.windows.kinds.alignment import Alignment, Fixed
 from processors.windows.kinds.zoned import Zoned
 from processors.windows.time.watermark import Follows
@@ -168,19 +168,20 @@ class WindowSpec:
 
     def columns(self, batch: Batch) -> dict[str, Column]:
         """What a batch says in the spec's ``fields``, and by its conditions."""
-        columns = {name: column_of(batch, name, self.types[name]) for name in self.fields}
+        columns = {name: batch.column(name).to(self.types[name]) for name in self.fields}
         if self.starts is not None and self.ends is not None:
             columns[STARTS], columns[ENDS] = Column(self.starts.mask(batch)), Column(self.ends.mask(batch))
         return columns
 
     def used_columns(self, batch: Batch) -> list[Column]:
         """What a batch says in the topic's own fields and tags that matter here."""
-        return [column_of(batch, name, self.types[name]) for name in self.used]
+        return [batch.column(name).to(self.types[name]) for name in self.used]
 
-    def compute(self, batch: Batch) -> None:
-        """Give a batch its computed fields."""
+    def compute(self, batch: Batch) -> Batch:
+        """The batch with its computed fields; one may be computed from those before it."""
         for name, expression in self.computed:
-            batch.put(name, expression.evaluate(batch).tolist())
+            batch = batch.with_columns({name: expression.evaluate(batch)})
+        return batch
 
     def fingerprint(self) -> str:
         """What a state must have been made with to be of use to this spec."""

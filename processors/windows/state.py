@@ -24,8 +24,8 @@ import msgspec
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import DTYPES
 from headrace.errors import StateError
-from processors.windows.column import DTYPES
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
 from processors.windows.stage import Stage
@@ -225,7 +225,7 @@ def _restore_open(stage: Stage, count: int, piece: Callable[[str], bytes | None]
 
 
 def _dtypes(spec: WindowSpec) -> dict[str, Any]:
-    fields = {name: DTYPES.get(spec.types[name], object) for name in spec.fields}
+    fields = {name: DTYPES[spec.types[name]] for name in spec.fields}
     return {**fields, STARTS: np.bool_, ENDS: np.bool_}
 
 

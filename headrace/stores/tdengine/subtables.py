@@ -49,7 +49,7 @@ class Subtables:
         """The slot of each row's device; new devices get one, or -1 when their name is too long for a tag."""
         slots = self._slots
         try:
-            return np.fromiter(map(slots.__getitem__, batch.devices), np.int64, len(batch))
+            return batch.devices.looked_up(slots)
         except KeyError:
             width = self.widths.tags[self._table.key]
             for device in dict.fromkeys(batch.devices):
@@ -59,7 +59,7 @@ class Subtables:
                     slots[device] = -1
                 else:
                     self._add(device, subtable(self._table.name, device), None)
-            return np.fromiter(map(slots.__getitem__, batch.devices), np.int64, len(batch))
+            return batch.devices.looked_up(slots)
 
     def said(self, batch: Batch, slots: list[int], places: list[int]) -> tuple[dict[int, Tags], list[int]]:
         """The tags that the batch changes, by slot, and the slots that have a tag too long to be held.

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import taosws
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
 from headrace.field_types import FieldType
 from headrace.pipeline.tables import Table
 from headrace.stores.rows import RANKING, Tags, rank, ranked
@@ -48,7 +48,7 @@ class Planned:
     batch: Batch
     places: Int64s | None
     slots: Int64s
-    columns: list[list[Any]]
+    columns: list[Column]
     devices: dict[int, str]
     tags: dict[int, Tags]
 
@@ -84,9 +84,6 @@ class Writer:
             batch, slots = batch.take(fitting), slots[fitting]
             places, starts = self._sorted(batch, slots)
         columns = [batch.column(column.name) for column in self._table.columns]
-        for i, column in enumerate(self._table.columns):
-            if column.type == "float":
-                columns[i] = _without_nan(columns[i])
         sorted_slots = slots if places is None else slots[places]
         sorted_us = batch.ts_us if places is None else batch.ts_us[places]
         there = 0
@@ -119,15 +116,14 @@ class Writer:
         starts = _starts(slots)
         ends = np.append(starts[1:], n)
         sorted_us = planned.batch.ts_us if places is None else planned.batch.ts_us[places]
-        pick = None if places is None else _picker(places.tolist())
-        columns = [values if pick is None else pick(values) for values in planned.columns]
+        columns = [(column if places is None else column.take(places)).tolist() for column in planned.columns]
         group_slots = slots[starts]
         self._bind(group_slots.tolist(), starts.tolist(), ends.tolist(), sorted_us.tolist(), columns)
         newest = self._subtables.newest_us
         newest[group_slots] = np.maximum(newest[group_slots], sorted_us[ends - 1])
 
     def _bind(
-        self, slots: list[int], starts: list[int], ends: list[int], ts_us: list[int], columns: list[Sequence[Any]]
+        self, slots: list[int], starts: list[int], ends: list[int], ts_us: list[int], columns: Sequence[Sequence[Any]]
     ) -> None:
         times, names, tags = taosws.micros_timestamps_to_column, self._subtables.names, self._subtables.views
         makers = [(_VIEWS[c.type], values) for c, values in zip(self._table.columns, columns, strict=True)]
@@ -156,7 +152,7 @@ class Writer:
         slots = self._subtables.slots(batch)
         misfit = slots < 0
         for name, width in self._subtables.widths.columns.items():
-            values = batch.column(name)
+            values = batch.column(name).tolist()
             # At most 4 bytes a character: only texts that may be too long are looked at one by one.
             if max(map(len, filter(None, values)), default=0) * 4 > width:
                 misfit |= np.array([v is not None and len(v.encode()) > width for v in values], dtype=bool)
@@ -194,18 +190,19 @@ class Writer:
             same = (np.diff(slots[places]) == 0) & (np.diff(ts_us[places]) == 0)
             if same.any():
                 if self._ranking is not None:
-                    ranks = map(rank, *(batch.column(name) for name in RANKING))
+                    ranks = map(rank, *(batch.column(name).tolist() for name in RANKING))
                     revisions, finals, counts = np.array(list(ranks), np.int64).T
                     places = np.lexsort((counts, finals, revisions, ts_us, slots))
                 places = places[np.append(~same, True)]
         return places, _starts(slots[places])
 
     def _compare(
-        self, old: Int64s, places: Int64s, slots: Int64s, ts_us: Int64s, columns: list[list[Any]]
+        self, old: Int64s, places: Int64s, slots: Int64s, ts_us: Int64s, columns: list[Column]
     ) -> tuple[int, list[int]]:
         """Of the rows that may be there: how many are, and which of these would change nothing for the better."""
         stored = self._stored(slots[old], ts_us[places])
         names, ranking = self._subtables.names, self._ranking
+        listed = [column.tolist() for column in columns]
         there = 0
         useless: list[int] = []
         for i, place in zip(old.tolist(), places.tolist(), strict=True):
@@ -213,7 +210,7 @@ class Writer:
             if known is None:
                 continue
             there += 1
-            values = tuple([column[place] for column in columns])
+            values = tuple([values[place] for values in listed])
             if values == known or (ranking is not None and _rank(values, ranking) < _rank(known, ranking)):
                 useless.append(i)
         return there, useless
@@ -246,24 +243,3 @@ def _starts(slots: Int64s) -> Int64s:
     if not len(slots):
         return np.empty(0, dtype=np.int64)
     return np.append(0, np.flatnonzero(np.diff(slots)) + 1)
-
-
-def _picker(places: list[int]) -> Any:
-    """From a column, the values at these places, as a sequence."""
-    if len(places) == 1:
-        only = places[0]
-        return lambda values: [values[only]]
-    pick = itemgetter(*places)
-    return lambda values: list(pick(values))
-
-
-def _without_nan(values: list[Any]) -> list[Any]:
-    """The values with None for NaN: a NaN would be stored as such, and spoil every mean."""
-    try:
-        total = sum(values)
-    except TypeError:
-        # There are None among them; their sum says nothing.
-        total = float("nan")
-    if total == total:  # noqa: PLR0124 - what only NaN is not
-        return values
-    return [None if value != value else value for value in values]  # noqa: PLR0124

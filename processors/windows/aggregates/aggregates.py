@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Column
 from headrace.errors import StateError
+from headrace.field_types import FieldType
 from headrace.pipeline.model import Aggregate
 from headrace.pipeline.tables import ORDERED_AGGREGATES
 from processors.windows.aggregates.counters import Counters
@@ -30,13 +32,18 @@ from processors.windows.aggregates.measure import Measure
 from processors.windows.aggregates.min_max import MinMax
 from processors.windows.aggregates.quantiles import Quantiles, exact_quantile
 from processors.windows.aggregates.sums import Sums
-from processors.windows.column import Column
 
 _PLAIN: tuple[type[Family], ...] = (Sums, MinMax, FirstLast, Counters)
 _SKETCHED: tuple[type[Family], ...] = (Quantiles, Distincts)
 
 FROM = "from_us"
 UPTO = "upto_us"
+
+
+def exact_results(measure: Measure, aggregate: Aggregate, parts: Iterable[Array]) -> Column:
+    """The :func:`exact` quantile, or distinct, of each of the parts: values of the measured field."""
+    kind: FieldType = "int" if aggregate == "distinct" else measure.type
+    return Column.of([exact(aggregate, values) for values in parts], kind)
 
 
 def exact(aggregate: Aggregate, values: Array) -> float | int | None:
@@ -108,8 +115,8 @@ class Aggregates:
         with np.errstate(over="ignore", invalid="ignore"):
             for field, families in self._families.items():
                 column, values, of_field = columns[field], columns[field].values, readings
-                if column.present is not None:
-                    places = np.flatnonzero(column.present)
+                if column.valid is not None:
+                    places = np.flatnonzero(column.valid)
                     values, of_field = values[places], readings.at(places)
                 if len(of_field):
                     for family in families:
@@ -117,7 +124,7 @@ class Aggregates:
         # The families have needed to know how many there were before.
         np.add.at(partials[COUNT], rows, 1)
         for field in self._families:
-            present = columns[field].present
+            present = columns[field].valid
             if present is not None:
                 np.add.at(partials[f"{field}.{MISSING}"], rows[~present], 1)
 
@@ -156,13 +163,13 @@ class Aggregates:
                 merged |= family.pair(left, right)
         return merged
 
-    def results(self, partials: Partials) -> dict[str, list[Any]]:
-        """``count`` and FIELD_AGGREGATE of each row, as plain Python values.
+    def results(self, partials: Partials) -> dict[str, Column]:
+        """``count`` and FIELD_AGGREGATE of each row; the partials' arrays may be part of them.
 
-        None stands where no value was seen (but 0 for count, missing and distinct), for a whole number beyond
-        64 bits and for a float that has overflowed.
+        Missing is what no value was seen of (but count, missing and distinct are 0), a whole number beyond 64 bits
+        and a float that has overflowed.
         """
-        results: dict[str, list[Any]] = {COUNT: partials[COUNT].tolist()}
+        results = {COUNT: Column(partials[COUNT])}
         with np.errstate(over="ignore", invalid="ignore"):
             for name, aggregate, family in self._given:
                 results[name] = family.result(aggregate, partials)

@@ -6,11 +6,12 @@ taken in the order they come in.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools, Column
 from headrace.pipeline.model import Aggregate
 from headrace.pipeline.tables import ORDERED_AGGREGATES
 from processors.windows.aggregates.exact_sums import PRODUCT_UNITS, ExactSum
@@ -23,12 +24,11 @@ from processors.windows.aggregates.family import (
     Partials,
     Readings,
     Segments,
-    listed,
+    given,
     value_column,
 )
 from processors.windows.aggregates.measure import Measure
-from processors.windows.aggregates.wide_sums import floats, listed_quotients, listed_totals, split
-from processors.windows.column import Bools
+from processors.windows.aggregates.wide_sums import floats, given_quotients, given_totals, split
 
 _US = 1_000_000
 
@@ -139,7 +139,7 @@ class Counters(Family):
         self._step(merged, np.arange(len(before)), gaps)
         return merged
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """None where there is no value; the rate also where no time has passed.
 
         Where none has, the mean is the middle between the first value and the last: a lone reading's own.
@@ -151,14 +151,14 @@ class Counters(Family):
         if aggregate == "time_weighted_mean":
             middle = partials[self.begin] * 0.5 + partials[self.end] * 0.5
             over_time = self.summed[-1].over(partials, 2 * np.maximum(spans, 1))
-            return listed(np.where(passed, over_time, middle), seen)
+            return given(np.where(passed, over_time, middle), seen)
         if not self.measure.whole:
             if aggregate == "delta":
-                return listed(self.summed[0].over(partials, np.ones_like(spans)), seen)
+                return given(self.summed[0].over(partials, np.ones_like(spans)), seen)
             # A second has 1,000,000 µs, and so has what a rate is over.
-            return listed(self.summed[0].over(partials, np.maximum(spans, 1), _US), passed)
+            return given(self.summed[0].over(partials, np.maximum(spans, 1), _US), passed)
         low, high = partials[self.increase], partials[self.increase_high]
-        return listed_totals(low, high, seen) if aggregate == "delta" else listed_quotients(low, high, _US, spans)
+        return given_totals(low, high, seen) if aggregate == "delta" else given_quotients(low, high, _US, spans)
 
     @property
     def _halves(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasketches import compact_theta_sketch, theta_union, update_theta_sketch  # type: ignore[import-untyped]
 
+from headrace.column import Column
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.family import Array, Cells, Partials
 
@@ -93,9 +94,10 @@ class Distincts(Cells[Distinct]):
         cell.merged.update(compact_theta_sketch.deserialize(data))
         return cell
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:  # noqa: ARG002 - there is but one
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:  # noqa: ARG002 - there is but one
         """0 where there is no value."""
-        return [0 if cell is None else cell.estimate() for cell in partials[self.column].tolist()]
+        estimates = [0 if cell is None else cell.estimate() for cell in partials[self.column].tolist()]
+        return Column.of(estimates, "int", whole=True)
 
 
 def exact_distinct(values: Array) -> int:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Float64s, Int64s
+from headrace.column import Bools
 from processors.windows.aggregates.family import Array, PartialColumn, Partials, Segments, packed_column
-from processors.windows.column import Bools
 
 _BITS = 32
 _HALF = 1 << (_BITS - 1)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.batch import Int64s
+from headrace.column import BLANKS, Bools, Column
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.measure import Measure
-from processors.windows.column import Bools
 
 Array = NDArray[Any]
 Partials = dict[str, Array]
@@ -166,7 +166,7 @@ class Family(ABC):
         """The family's columns of left (the earlier) and right, merged row by row."""
 
     @abstractmethod
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """One of the aggregates it gives, for each row."""
 
     def take(self, partials: Partials, rows: Int64s) -> Partials:
@@ -275,15 +275,15 @@ def packed_column(column: Array) -> Any:
     return column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def listed(values: Array, seen: Bools) -> list[Any]:
-    """Values as plain Python ones: None where none was seen, and for a float that is not finite.
+def given(values: Array, seen: Bools) -> Column:
+    """Values as a result: missing where none was seen, and a float that is not finite.
 
     -0.0 is 0.0: both are equal, so which one is least, or first, would be up to the order they came in.
     """
-    if values.dtype.kind == "f":
+    kind = values.dtype.kind
+    if kind == "f":
         values = values + 0.0
         seen = seen & np.isfinite(values)
-    plain: list[Any] = values.tolist()
     if seen.all():
-        return plain
-    return [value if is_seen else None for value, is_seen in zip(plain, seen.tolist(), strict=True)]
+        return Column(values)
+    return Column(np.where(seen, values, BLANKS[kind]), seen)

@@ -5,11 +5,10 @@ So the outcome does not depend on the order in which readings come.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools, Column
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.family import (
     NEVER_SINCE,
@@ -20,11 +19,10 @@ from processors.windows.aggregates.family import (
     Partials,
     Readings,
     Segments,
-    listed,
+    given,
     value_column,
 )
 from processors.windows.aggregates.measure import Measure
-from processors.windows.column import Bools
 
 
 class FirstLast(Family):
@@ -83,6 +81,6 @@ class FirstLast(Family):
             merged[times] = ufunc(mine_ts, other_ts)
         return merged
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """None where there is no value."""
-        return listed(partials[self.name(aggregate)], self.values(partials) > 0)
+        return given(partials[self.name(aggregate)], self.values(partials) > 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.column import DTYPES
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Aggregate
-from processors.windows.column import DTYPES
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Measure:
     @property
     def dtype(self) -> Any:
         """The numpy type that the field's values are kept in."""
-        return DTYPES.get(self.type, object)
+        return object if self.type == "text" else DTYPES[self.type]
 
     @property
     def whole(self) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from headrace.column import Column
 from headrace.pipeline.model import Aggregate
-from processors.windows.aggregates.family import Array, Family, PartialColumn, Partials, Readings, Segments, listed
+from processors.windows.aggregates.family import Array, Family, PartialColumn, Partials, Readings, Segments, given
 from processors.windows.aggregates.measure import Measure
 
 _INT64 = np.iinfo(np.int64)
@@ -43,11 +42,11 @@ class MinMax(Family):
         """The extremes of the extremes."""
         return {name: ufunc(left[name], right[name]) for name, ufunc in self.ufuncs.items()}
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """None where there is no value; the range of whole numbers None beyond 64 bits."""
         seen = self.values(partials) > 0
         if aggregate != "range":
-            return listed(partials[self.name(aggregate)], seen)
+            return given(partials[self.name(aggregate)], seen)
         apart = partials[self.max] - partials[self.min]
         # Beyond 64 bits it comes round to a negative number.
-        return listed(apart, seen & (apart >= 0) if self.measure.whole else seen)
+        return given(apart, seen & (apart >= 0) if self.measure.whole else seen)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from datasketches import kll_doubles_sketch  # type: ignore[import-untyped]
 
+from headrace.column import Column
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.family import Array, Cells, Partials, packed_column
 
@@ -105,9 +106,11 @@ class Quantiles(Cells[Some]):
             raise ValueError("neither values nor a sketch of them")
         return cell
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """One of the values, of their own type; None where there is none."""
-        return [None if cell is None else self._quantile(aggregate, cell) for cell in partials[self.column].tolist()]
+        cells = partials[self.column].tolist()
+        found = [None if cell is None else self._quantile(aggregate, cell) for cell in cells]
+        return Column.of(found, self.measure.type)
 
     def _quantile(self, aggregate: Aggregate, cell: Some) -> float | int | None:
         if cell.values is not None:

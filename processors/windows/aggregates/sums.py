@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from headrace.batch import Float64s, Int64s
+from headrace.column import Column
 from headrace.pipeline.model import Aggregate
 from processors.windows.aggregates.exact_sums import PRODUCT_UNITS, ExactSum, ratio, root, variances
 from processors.windows.aggregates.family import (
@@ -17,11 +16,11 @@ from processors.windows.aggregates.family import (
     Partials,
     Readings,
     Segments,
-    listed,
+    given,
 )
 from processors.windows.aggregates.measure import Measure
 from processors.windows.aggregates.whole_squares import WholeSquares
-from processors.windows.aggregates.wide_sums import listed_quotients, listed_totals, low_half, split, totals
+from processors.windows.aggregates.wide_sums import given_quotients, given_totals, low_half, split, totals
 
 _EXACT = 2.0**53
 """Up to here each whole number is a float64 too."""
@@ -77,24 +76,22 @@ class Sums(Family):
                 merged |= of.pair(left, right)
         return merged
 
-    def result(self, aggregate: Aggregate, partials: Partials) -> list[Any]:
+    def result(self, aggregate: Aggregate, partials: Partials) -> Column:
         """Count and missing are numbers always; the others None where there is no value."""
         if aggregate == "missing":
-            missing: list[Any] = partials[self.name(MISSING)].tolist()
-            return missing
+            return Column(partials[self.name(MISSING)])
         n = self.values(partials)
         if aggregate == "count":
-            counts: list[Any] = n.tolist()
-            return counts
+            return Column(n)
         seen = n > 0
         if aggregate in ("variance", "stddev"):
             variance, deviation = self._spread(partials, n)
-            return listed(variance if aggregate == "variance" else deviation, seen)
+            return given(variance if aggregate == "variance" else deviation, seen)
         if self.sums is not None:
             divisors = np.ones_like(n) if aggregate == "sum" else np.maximum(n, 1)
-            return listed(self.sums.over(partials, divisors), seen)
+            return given(self.sums.over(partials, divisors), seen)
         low, high = partials[self.sum], partials[self.sum_high]
-        return listed_totals(low, high, seen) if aggregate == "sum" else listed_quotients(low, high, 1, n)
+        return given_totals(low, high, seen) if aggregate == "sum" else given_quotients(low, high, 1, n)
 
     def _spread(self, partials: Partials, n: Int64s) -> tuple[Float64s, Float64s]:
         """Variance of the population and standard deviation."""

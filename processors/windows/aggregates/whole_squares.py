@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.aggregates.exact_sums import Digits
 from processors.windows.aggregates.family import PartialColumn, Partials, Segments
 from processors.windows.aggregates.wide_sums import split
-from processors.windows.column import Bools
 
 _BITS = 32
 _LOW = (1 << _BITS) - 1

@@ -6,13 +6,11 @@ half of 0. A half holds the sum of 2**32 values of any size.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from headrace.batch import Float64s, Int64s
-from processors.windows.aggregates.family import listed
-from processors.windows.column import Array, Bools
+from headrace.column import Array, Bools, Column
+from processors.windows.aggregates.family import given
 
 _HALF = 32
 _EXACT = 2**53
@@ -50,23 +48,25 @@ def totals(low: Int64s, high: Int64s) -> list[int]:
     return [below + (above << _HALF) for below, above in zip(low.tolist(), high.tolist(), strict=True)]
 
 
-def listed_totals(low: Int64s, high: Int64s, seen: Bools) -> list[Any]:
+def given_totals(low: Int64s, high: Int64s, seen: Bools) -> Column:
     """Both halves put together; None where none was seen or where it is beyond 64 bits."""
     if not high.any():
-        return listed(low, seen)
-    return [
+        return given(low, seen)
+    summed = [
         total if is_seen and _INT64.min <= total <= _INT64.max else None
         for total, is_seen in zip(totals(low, high), seen.tolist(), strict=True)
     ]
+    return Column.of(summed, "int")
 
 
-def listed_quotients(low: Int64s, high: Int64s, factor: int, divisors: Int64s) -> list[Any]:
+def given_quotients(low: Int64s, high: Int64s, factor: int, divisors: Int64s) -> Column:
     """Both halves put together, times the factor, divided with one rounding; None where the divisor is 0."""
     reach = _EXACT // factor
     if not high.any() and not ((low > reach) | (low < -reach)).any() and not (divisors > _EXACT).any():
-        return listed(low * factor / np.maximum(divisors, 1), divisors > 0)
+        return given(low * factor / np.maximum(divisors, 1), divisors > 0)
     # Python divides whole numbers of any size with one rounding.
-    return [
+    divided = [
         total * factor / divisor if divisor else None
         for total, divisor in zip(totals(low, high), divisors.tolist(), strict=True)
     ]
+    return Column.of(divided, "float")

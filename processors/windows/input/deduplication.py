@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from headrace.errors import StateError
-from processors.windows.column import Bools
 from processors.windows.input import sorted_runs as sizes
 from processors.windows.input.digest import Digests
 from processors.windows.input.sorted_runs import ENTRY_BYTES, Level, SortedRun

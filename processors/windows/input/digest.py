@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from processors.windows.column import Array, Column
+from headrace.column import Array, Column
 
 Digests = NDArray[np.uint32]
 UInt64s = NDArray[np.uint64]
@@ -53,7 +53,7 @@ def _mix(state: UInt64s, by: np.uint64) -> None:
 
 def _words(column: Column) -> UInt64s:
     """The column as 64 bits a value, in an array of its own."""
-    values, absent = column.values, None if column.present is None else ~column.present
+    values, absent = column.values, None if column.valid is None else ~column.valid
     words: UInt64s
     if values.dtype == object:
         words = _text_words(values)

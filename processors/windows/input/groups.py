@@ -37,13 +37,12 @@ class Devices:
     def slots_of(self, batch: Batch) -> Int64s:
         """The slot of each reading's device; new devices get theirs."""
         try:
-            known = list(map(self.slots.__getitem__, batch.devices))
+            return batch.devices.looked_up(self.slots)
         except KeyError:
             for name in dict.fromkeys(batch.devices):
                 if name not in self.slots:
                     self.add(name, (None,) * len(self.remembered))
-            known = list(map(self.slots.__getitem__, batch.devices))
-        return np.array(known, np.int64)
+            return batch.devices.looked_up(self.slots)
 
     def note_tags(self, batch: Batch, slots: Int64s) -> None:
         """Keep what each device last says of its tags."""
@@ -70,7 +69,7 @@ class Devices:
 
     def tag_column(self, batch: Batch, slots: Int64s, tag: str) -> list[Any]:
         """A tag of each reading; where it leaves it out, what its device sent last before it."""
-        sent = batch.column(tag)
+        sent = batch.column(tag).tolist()
         if None not in sent:
             return sent
         place = self.remembered.index(tag)
@@ -124,7 +123,7 @@ class Groups:
                 self.add((), int(device_slots[0]))
             return np.zeros(len(batch), np.int64)
         columns = [
-            devices.tag_column(batch, device_slots, name) if name in devices.remembered else batch.column(name)
+            devices.tag_column(batch, device_slots, name) if name in devices.remembered else batch.column(name).tolist()
             for name in self.by
         ]
         keys = list(zip(*columns, strict=True))

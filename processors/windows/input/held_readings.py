@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from headrace.errors import StateError
-from processors.windows.column import Bools, with_room
+from processors.windows.arrays import with_room
 from processors.windows.input.readings import Readings
 from processors.windows.input.readings_run import Run
 from processors.windows.input.sorted_runs import due

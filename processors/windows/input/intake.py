@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.batch import Batch, Int64s
-from processors.windows.column import Bools
+from headrace.column import Bools
 from processors.windows.input.deduplication import CORRECTED, REPEATED, Deduplication
 from processors.windows.input.digest import digests
 from processors.windows.input.groups import Devices, Groups, different, group_name

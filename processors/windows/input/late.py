@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Bools
 from headrace.pipeline.model import Session, Sliding
-from processors.windows.column import Bools
 from processors.windows.input.intake import Intake, Judged, Placed
 from processors.windows.spec import WindowSpec
 from processors.windows.time.watermark import NEVER

@@ -64,5 +64,5 @@ class NewestTags(Devices):
 
 def _carried(batch: Batch, tag: str, slots: Int64s, order: Int64s) -> dict[int, tuple[int, Any]]:
     """Of each device the newest time and value of a tag, of the readings that have it."""
-    column, ts_us, of = batch.column(tag), batch.ts_us.tolist(), slots.tolist()
+    column, ts_us, of = batch.column(tag).tolist(), batch.ts_us.tolist(), slots.tolist()
     return {of[place]: (ts_us[place], column[place]) for place in order.tolist() if column[place] is not None}

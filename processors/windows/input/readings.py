@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Column, as_array
+from headrace.column import Column, as_array
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Readings:
             "columns": {
                 name: [
                     column.values.tolist() if column.values.dtype == object else column.values.tobytes(),
-                    None if column.present is None else column.present.tobytes(),
+                    None if column.valid is None else column.valid.tobytes(),
                 ]
                 for name, column in self.columns.items()
             },

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Bools, heads_of, ranges
+from headrace.column import Bools
+from processors.windows.arrays import heads_of, ranges
 from processors.windows.input.readings import Readings
 
 _NEVER_DUE = 2**63 - 1

@@ -9,7 +9,7 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
-from processors.windows.column import heads_of, with_room
+from processors.windows.arrays import heads_of, with_room
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.alignment import Fixed
 from processors.windows.kinds.emitted import Emitted

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Column
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,14 @@ class Emitted:
     slots: Int64s
     starts_us: Int64s
     ends_us: Int64s
-    results: dict[str, list[Any]]
+    results: dict[str, Column]
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def take(self, places: Int64s) -> Emitted:
         """The windows at these places, in this order."""
-        chosen = places.tolist()
-        results = {name: [values[place] for place in chosen] for name, values in self.results.items()}
+        results = {name: column.take(places) for name, column in self.results.items()}
         return Emitted(self.slots[places], self.starts_us[places], self.ends_us[places], results)
 
     @classmethod
@@ -45,5 +44,5 @@ class Emitted:
             np.concatenate([part.slots for part in parts]),
             np.concatenate([part.starts_us for part in parts]),
             np.concatenate([part.ends_us for part in parts]),
-            {name: [value for part in parts for value in part.results[name]] for name in parts[0].results},
+            {name: Column.joined([part.results[name] for part in parts]) for name in parts[0].results},
         )

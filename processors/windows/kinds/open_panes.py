@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import with_room
+from processors.windows.arrays import with_room
 
 _NONE = -1
 

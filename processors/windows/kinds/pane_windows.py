@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools, Column
 from processors.windows.aggregates import Aggregates
-from processors.windows.column import Bools, Column, with_room
+from processors.windows.arrays import with_room
 from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.open_panes import OpenPanes

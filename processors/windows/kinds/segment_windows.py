@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import DTYPES, Column, as_array
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Event, Session, State
 from processors.windows.aggregates import Aggregates
-from processors.windows.column import DTYPES, Column, as_array, heads_of, with_room
+from processors.windows.arrays import heads_of, with_room
 from processors.windows.input.readings import Readings
 from processors.windows.kinds import segments
 from processors.windows.kinds.emitted import Emitted
@@ -29,7 +30,7 @@ class SegmentWindows:
         self.rows = Rows(aggregates)
         self.row: Int64s = np.empty(0, np.int64)
         """For each group the row of its open window, or -1."""
-        self._value_type = DTYPES.get(types[window.field], object) if isinstance(window, State) else None
+        self._value_type = DTYPES[types[window.field]] if isinstance(window, State) else None
         self._value = np.empty(0, self._value_type or np.int64)
         """For each group the value that its open window keeps, in state windows."""
         self.changed: list[Int64s] = []
@@ -37,7 +38,7 @@ class SegmentWindows:
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
         self.row = with_room(self.row, groups, -1)
-        self._value = with_room(self._value, groups, "" if self._value_type is object else 0)
+        self._value = with_room(self._value, groups, "" if self._value.dtype.kind == "O" else 0)
 
     def take(self, readings: Readings) -> tuple[Emitted, int]:
         """Take readings in their order; the windows that they end, and how many of them are in no window."""

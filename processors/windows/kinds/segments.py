@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Bools, Column
+from headrace.column import Bools, Column
 
 NONE: Final = -(2**62)
 """In place of a time: nothing is open. Times lie between -2**61 and 2**61."""
@@ -101,14 +101,14 @@ def state(heads: Bools, values: Column, open_values: Column) -> Cut:
     """
     n = len(values)
     begins = np.zeros(n, np.bool_)
-    if values.present is None:
+    if values.valid is None:
         inside = np.ones(n, np.bool_)
         if n:
             np.not_equal(values.values[1:], values.values[:-1], out=begins[1:])
             first = np.flatnonzero(heads)
             begins[first] = _differs(values.take(first), open_values)
     else:
-        inside = values.present.copy()
+        inside = values.valid.copy()
         places = np.flatnonzero(inside)
         if len(places):
             runs = np.cumsum(heads)[places] - 1
@@ -126,14 +126,14 @@ def open_after_state(heads: Bools, values: Column, open_values: Column) -> Colum
     if not len(values):
         return open_values
     first, last = _bounds(heads)
-    if values.present is None:
+    if values.valid is None:
         return Column(values.values[last])
-    latest = _latest(values.present)[last]
+    latest = _latest(values.valid)[last]
     found = latest >= first
     carried = np.where(found, values.values[latest], open_values.values)
-    if open_values.present is None:
+    if open_values.valid is None:
         return Column(carried)
-    return Column(carried, found | open_values.present)
+    return Column(carried, found | open_values.valid)
 
 
 def event(heads: Bools, starts: Bools, stops: Bools, open_: Bools) -> Cut:
@@ -186,4 +186,4 @@ def _differs(values: Column, open_values: Column) -> Bools:
     """Where a value is not the open one; all of ``values`` are present."""
     differs = np.empty(len(values), np.bool_)
     np.not_equal(values.values, open_values.values, out=differs)
-    return differs if open_values.present is None else differs | ~open_values.present
+    return differs if open_values.valid is None else differs | ~open_values.valid

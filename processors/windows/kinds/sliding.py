@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.aggregates import Aggregates, Partials, exact
-from processors.windows.column import Bools, Column, ranges
+from headrace.column import Bools, Column
+from processors.windows.aggregates import Aggregates, Partials, exact_results
+from processors.windows.arrays import ranges
 
 _LONG = 400
 """Runs longer than this, on average, are searched one by one; shorter ones all at once."""
@@ -30,12 +31,12 @@ class Closed:
     """The k windows that a block's new readings close, in the block's order.
 
     A window holds readings after its start, up to and with its end; both in µs. ``results`` has ``count`` and
-    FIELD_AGGREGATE as lists of k plain values.
+    FIELD_AGGREGATE.
     """
 
     starts_us: Int64s
     ends_us: Int64s
-    results: dict[str, list[Any]]
+    results: dict[str, Column]
 
 
 class Sliding:
@@ -70,7 +71,8 @@ class Sliding:
                     continue
                 values, begins, ends = _of_present(columns[measure.field], lefts, rights + 1)
                 slices = zip(begins.tolist(), ends.tolist(), strict=True)
-                results[name] = [exact(aggregate, values[begin:end]) for begin, end in slices]
+                parts = (values[begin:end] for begin, end in slices)
+                results[name] = exact_results(measure, aggregate, parts)
         ends_us = ts_us[rights]
         return Closed(ends_us - self.size_us, ends_us, results)
 
@@ -203,7 +205,7 @@ def _splits(slots: Int64s, lefts: Int64s, rights: Int64s) -> Int64s:
 
 def _of_present(column: Column, begins: Int64s, ends: Int64s) -> tuple[Any, Int64s, Int64s]:
     """The values present, and the places among them that correspond to those among all."""
-    if column.present is None:
+    if column.valid is None:
         return column.values, begins, ends
-    before = np.concatenate([[0], np.cumsum(column.present)])
-    return column.values[column.present], before[begins], before[ends]
+    before = np.concatenate([[0], np.cumsum(column.valid)])
+    return column.values[column.valid], before[begins], before[ends]

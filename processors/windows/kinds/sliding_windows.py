@@ -8,7 +8,7 @@ import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
-from processors.windows.column import heads_of, with_room
+from processors.windows.arrays import heads_of, with_room
 from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.emitted import Emitted

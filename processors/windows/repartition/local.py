@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
 from processors.windows.aggregates import Partials
 from processors.windows.emission import DueProvisional, Outcome
 from processors.windows.input.groups import Devices, EachDevice, Groups, different, group_name
@@ -88,9 +89,9 @@ class Local:
             return Outcome()
         read = self.counts["read"]
         self.counts["read"] += len(batch)
-        self.spec.compute(batch)
+        batch = self.spec.compute(batch)
         if self._panes is None:
-            batch.put(NUMBER, list(range(read, read + len(batch))))
+            batch = batch.with_columns({NUMBER: Column(np.arange(read, read + len(batch)))})
         placed = self.intake.place(batch)
         self._make_room()
         judged = self.intake.take(placed, now_us)
@@ -115,10 +116,12 @@ class Local:
         self.counts["windowed"] += len(places)
         firsts = self._firsts(placed, places)
         if self._panes is None:
-            kept = placed.batch.take(places)
-            for place, name in enumerate(self._groups.by):
-                kept.put(name, [self._groups.values[slot][place] for slot in placed.slots[places].tolist()])
-            self._kept.append((kept, placed.slots[places], firsts))
+            of = [self._groups.values[slot] for slot in placed.slots[places].tolist()]
+            by = {
+                name: Column.of([values[place] for values in of], self.spec.types[name])
+                for place, name in enumerate(self._groups.by)
+            }
+            self._kept.append((placed.batch.take(places).with_columns(by), placed.slots[places], firsts))
             return
         readings = Readings(placed.slots, placed.devices, placed.batch.ts_us, self.spec.columns(placed.batch))
         readings = readings if len(places) == len(readings) else readings.take(places)
@@ -243,9 +246,8 @@ class Local:
         self.since = extra["since"]
 
 
-def _kept(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None, places: Int64s) -> Kept:
-    chosen = places.tolist()
-    mine = {name: [values[place] for place in chosen] for name, values in columns.items()}
+def _kept(batch: Batch, columns: dict[str, Column], firsts: Int64s | None, places: Int64s) -> Kept:
+    mine = {name: column.take(places) for name, column in columns.items()}
     return kept_of(batch.take(places), mine, None if firsts is None else firsts[places])
 
 

@@ -105,12 +105,12 @@ class Merged:
     def _take_readings(
         self, update: Update, kept: Kept, now_us: int, closed: list[Emitted], late: list[LateReadings]
     ) -> None:
-        batch, again = self._numbered.fresh(update, kept, self.spec.key)
+        batch, again = self._numbered.fresh(update, kept, self.spec)
         self.counts["read"] += again + len(batch)
         self.counts["repeated"] += again
         if not len(batch):
             return
-        self.spec.compute(batch)
+        batch = self.spec.compute(batch)
         placed = self.intake.place(batch)
         self._make_room()
         groups = different(placed.slots)
@@ -129,7 +129,7 @@ class Merged:
             return []
         if self._folding is None or not placed.batch.has(FIRST):
             return self.windows.keep(readings)
-        firsts = np.array(placed.batch.column(FIRST), np.int64)[judged.keep]
+        firsts = placed.batch.column(FIRST).values[judged.keep]
         self._folding.take_parts(readings, firsts)
         self.counts["windowed"] += len(readings)
         self.touched.append(different(readings.slots))

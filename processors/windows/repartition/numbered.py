@@ -6,6 +6,7 @@ import numpy as np
 
 from headrace.batch import Batch
 from processors.windows.repartition.update import Kept, Update, batch_of, times_of
+from processors.windows.spec import WindowSpec
 
 
 class Numbered:
@@ -14,12 +15,12 @@ class Numbered:
     def __init__(self) -> None:
         self.following: dict[int, tuple[int, int]] = {}
 
-    def fresh(self, update: Update, kept: Kept, key: str) -> tuple[Batch, int]:
+    def fresh(self, update: Update, kept: Kept, spec: WindowSpec) -> tuple[Batch, int]:
         """The readings that were not forwarded before, and how many were.
 
         A partition that is read again since its last checkpoint forwards them again, under the same numbers.
         """
-        batch, numbers = batch_of(kept, key), times_of(kept.numbers)
+        batch, numbers = batch_of(kept, spec.key, spec.types), times_of(kept.numbers)
         since, following = self.following.get(update.source, (update.since, 0))
         if since != update.since:  # it has started over
             following = 0

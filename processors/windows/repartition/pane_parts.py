@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools, Column
 from processors.windows.aggregates import Aggregates, Partials
-from processors.windows.column import Bools, Column, with_room
+from processors.windows.arrays import with_room
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.time_windows import TimeWindows

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import heads_of
+from processors.windows.arrays import heads_of
 from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.emitted import Emitted

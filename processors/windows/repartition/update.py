@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Column
+from headrace.field_types import FieldType
 
 VERSION = 4
 
@@ -85,18 +88,20 @@ def packed_times(column: Int64s) -> bytes:
     return column.astype("<i8").tobytes()
 
 
-def kept_of(batch: Batch, columns: dict[str, list[Any]], firsts: Int64s | None) -> Kept:
+def kept_of(batch: Batch, columns: Mapping[str, Column], firsts: Int64s | None) -> Kept:
     """Readings to be forwarded, with these columns; their numbers are in the batch."""
-    numbers = np.array(batch.column(NUMBER), np.int64)
-    kept = Kept(batch.devices, packed_times(batch.ts_us), columns, packed_times(numbers))
+    listed = {name: column.tolist() for name, column in columns.items()}
+    numbers = packed_times(batch.column(NUMBER).values)
+    kept = Kept(batch.devices.tolist(), packed_times(batch.ts_us), listed, numbers)
     if firsts is not None:
         kept.firsts = packed_times(firsts)
     return kept
 
 
-def batch_of(kept: Kept, key: str) -> Batch:
+def batch_of(kept: Kept, key: str, types: Mapping[str, FieldType]) -> Batch:
     """Readings that were forwarded; the device is a column, too, called ``key``, and so are the ``firsts``."""
-    columns = {**kept.columns, key: kept.devices}
+    columns = {name: Column.of(listed, types[name]) for name, listed in kept.columns.items()}
+    devices = columns[key] = Column.of(kept.devices, "text")
     if kept.firsts:
-        columns[FIRST] = times_of(kept.firsts).tolist()
-    return Batch(kept.devices, times_of(kept.ts_us), columns)
+        columns[FIRST] = Column(times_of(kept.firsts))
+    return Batch(devices, times_of(kept.ts_us), columns)

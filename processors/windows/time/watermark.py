@@ -26,7 +26,8 @@ from typing import Literal
 import numpy as np
 
 from headrace.batch import Int64s
-from processors.windows.column import Bools, heads_of, with_room
+from headrace.column import Bools
+from processors.windows.arrays import heads_of, with_room
 
 NEVER = -(2**62)
 """The progress of a device, or the clock of a partition, that has sent nothing."""
