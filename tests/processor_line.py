@@ -6,8 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from warm_start import Program
 from window_oracle import Oracle, Reading, Results, Where, always
 
 from headrace.errors import StoreUnavailable
@@ -68,12 +67,8 @@ class Processor:
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
         self.log = log
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "processors", *arguments],
-                env={**os.environ, **settings.environment()},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
+            self.process = Program(
+                "processors", *arguments, env={**os.environ, **settings.environment()}, stdout=output, stderr=output
             )
 
     def check(self) -> None:
@@ -444,13 +439,8 @@ def making_lines(name: str, folder: Path, **common: Any) -> Iterator[MakeLine]:
 def fill_the_store(line: ProcessorLine) -> None:
     """Run the sinks until they have read everything."""
     with (line.folder / "sinks.log").open("ab") as log:
-        sinks = subprocess.Popen(
-            [sys.executable, "-m", "sinks", "--commit", "0.2"],
-            env={**os.environ, **line.settings.environment()},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+        environment = {**os.environ, **line.settings.environment()}
+        sinks = Program("sinks", "--commit", "0.2", env=environment, stdout=log, stderr=log)
     consumer, entries = reader(line.address), LedgerReader(reader(line.address), line.pipeline)
 
     def all_read() -> bool:

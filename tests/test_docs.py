@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from warm_start import run
 
 from headrace import __version__
 from headrace.cli import STAGES
@@ -56,9 +57,7 @@ def commands(program: str) -> list[tuple[str, str]]:
 
 
 def headrace(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "headrace.cli", *arguments], capture_output=True, text=True, timeout=60, cwd=ROOT
-    )
+    return run("headrace.cli", *arguments, cwd=ROOT)
 
 
 def make_targets() -> set[str]:

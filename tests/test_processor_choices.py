@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from processor_line import (
     readings,
     until,
 )
+from warm_start import run
 from window_oracle import Oracle, Reading, Results
 
 from headrace.broker.embedded import EmbeddedBroker
@@ -53,14 +52,7 @@ def part(number: int, each: int = 300) -> list[Reading]:
 
 def refused(line: ProcessorLine, *arguments: str) -> str:
     """What a processor says that will not run: two lines."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "processors", *arguments],
-        env={**os.environ, **line.settings.environment()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run("processors", *arguments, env={**os.environ, **line.settings.environment()})
     assert ended.returncode == 2, ended.stderr
     assert [said.partition(": ")[0] for said in ended.stderr.splitlines()] == ["error", "hint"]
     return ended.stderr

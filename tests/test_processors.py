@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ import pytest
 from native_kafka import KafkaPart
 from processor_line import BASE_MS, Processor, ProcessorLine, fill_the_store, last_readings, message_of, readings, until
 from test_wire import BAD
+from warm_start import run
 from window_oracle import Reading
 
 from headrace.broker.embedded import EmbeddedBroker
@@ -287,14 +286,7 @@ def test_what_it_is_told_wrong_is_told_in_two_lines(
 ) -> None:
     line = lines(embedded_broker.address)
     given = replace(line.settings, **{name: line.folder / value for name, value in settings.items()})  # type: ignore[arg-type]
-    ended = subprocess.run(
-        [sys.executable, "-m", "processors", *arguments],
-        env={**os.environ, **given.environment()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run("processors", *arguments, env={**os.environ, **given.environment()})
     assert ended.returncode == 2
     assert [said.partition(": ")[0] for said in ended.stderr.splitlines()] == ["error", "hint"]
     for words in told:

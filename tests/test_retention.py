@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from native_kafka import KafkaPart
 from rich.console import Console
 from test_sinks import Line, _line
 from test_viewer_feed import START_US, Fed, fed, wait_for  # noqa: F401 - a fixture
+from warm_start import run
 
 from headrace.ledger import add_up, of_store
 from headrace.pipeline.tables import all_tables
@@ -50,13 +50,7 @@ time = {{ columns = ["timestamp"], format = "%Y-%m-%d %H:%M:%S" }}
 def check(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
     path = folder / "pipeline.toml"
     path.write_text(text)
-    return subprocess.run(
-        [sys.executable, "-m", "headrace.cli", "check", "--pipeline", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run("headrace.cli", "check", "--pipeline", str(path))
 
 
 @pytest.mark.parametrize(
@@ -129,14 +123,8 @@ def test_readings_that_are_too_old_are_logged_once_and_shown(opened: Line) -> No
     assert "oldest=2007-02-01T00:00:00+00:00" in said[0]
     assert "`retention` in [store]" in said[0]
     assert opened.verdict() == []
-    shown = subprocess.run(
-        [sys.executable, "-m", "headrace.cli", "topics", "--pipeline", str(opened.settings.pipeline)],
-        env={**os.environ, **opened.settings.environment()},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    environment = {**os.environ, **opened.settings.environment()}
+    shown = run("headrace.cli", "topics", "--pipeline", str(opened.settings.pipeline), env=environment)
     assert shown.returncode == 0, shown.stderr
     row = next(line.split() for line in shown.stdout.splitlines() if line.split()[:1] == [opened.topic])
     assert row[-1] == "500"

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +17,7 @@ from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from native_kafka import KafkaPart
 from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
+from warm_start import Program, run
 
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import StoreUnavailable
@@ -64,7 +63,7 @@ class Line:
     pipeline: Pipeline
     settings: Settings
     folder: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Program | None = None
 
     @property
     def topic(self) -> str:
@@ -72,13 +71,8 @@ class Line:
 
     def start(self, *arguments: str) -> None:
         with (self.folder / "sinks.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "sinks", *arguments],
-                env={**os.environ, **self.settings.environment()},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            environment = {**os.environ, **self.settings.environment()}
+            self.process = Program("sinks", *arguments, env=environment, stdout=log, stderr=log)
 
     def end(self, number: signal.Signals) -> int:
         assert self.process is not None
@@ -331,14 +325,8 @@ def test_a_store_is_rebuilt_when_asked_but_not_under_another_sink(opened: Line) 
     opened.produce(readings(300))
     opened.start()
     opened.until_read(300)
-    refused = subprocess.run(
-        [sys.executable, "-m", "sinks", "--rebuild", "--instance", "other"],
-        env={**os.environ, **opened.settings.environment()},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    environment = {**os.environ, **opened.settings.environment()}
+    refused = run("sinks", "--rebuild", "--instance", "other", env=environment)
     assert refused.returncode == 2
     assert "stop every service of this group" in refused.stderr
     assert opened.end(signal.SIGTERM) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 from native_kafka import KafkaPart
 from processor_line import MakeLine, ProcessorLine, last_readings, making_lines, readings, until
+from warm_start import run
 
 from headrace.ledger import LedgerReader, Line
 from headrace.pipeline import parse
@@ -81,13 +80,7 @@ def test_each_set_of_streams_reads_all_and_is_rebuilt_alone(guarantee: str, brok
         line.await_windows([first, second])
         assert line.await_ledger([first, second]).counts["read"] == line.sent
         arguments = ("--broker", line.address, "--pipeline", str(line.settings.pipeline))
-        told = subprocess.run(
-            [sys.executable, "-m", "headrace.cli", "topics", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        told = run("headrace.cli", "topics", *arguments)
         head = told.stdout.partition("changelog__")[0]
         assert [head.count(f"{name} ") for name in chosen] == [1, 1], told
         # One is computed again while the other runs.
