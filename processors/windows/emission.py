@@ -78,7 +78,7 @@ class Emission:
         columns["revision"] = Column(np.zeros(len(slots), np.int64))
         columns["final"] = Column(np.arange(len(slots)) < final)
         if spec.by is None:
-            of = slots if groups is None else [groups.device[slot] for slot in slots]
+            of = slots if groups is None else groups.device[emitted.slots].tolist()
             for place, tag in enumerate(spec.tags):
                 columns[tag] = Column.of([devices.tags[slot][place] for slot in of], spec.types[tag])
         elif groups is not None:

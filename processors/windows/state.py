@@ -99,7 +99,7 @@ def changed_pieces(stage: Stage, next_offset: int) -> Iterator[tuple[str, bytes 
         for bucket in range(groups.written // BUCKET, -(-len(groups) // BUCKET)):
             fresh.add(bucket)
             of = _of(bucket, len(groups))
-            values = GroupValues([list(values) for values in groups.values[of]], groups.device[of])
+            values = GroupValues([list(values) for values in groups.values[of]], groups.device[of].tolist())
             yield from _in_parts(f"groups.{bucket}", encode(values))
         groups.written = len(groups)
     count = intake.group_count

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from processors.windows.arrays import with_room
 
 
 class Devices:
@@ -89,8 +90,7 @@ class Groups:
         self.by = tuple(by)
         self._key = key
         self.values: list[tuple[Any, ...]] = []
-        self.device: list[int] = []
-        """of each group the device that was first seen in it: its only one, where the groups are within devices"""
+        self._device: Int64s = np.empty(0, np.int64)
         self.slots: dict[tuple[Any, ...], int] = {}
         self.written = 0
         """how many of them the state has"""
@@ -102,8 +102,14 @@ class Groups:
         """A slot for a group that was never seen before."""
         slot = self.slots[values] = len(self.values)
         self.values.append(values)
-        self.device.append(device)
+        self._device = with_room(self._device, slot + 1, -1)
+        self._device[slot] = device
         return slot
+
+    @property
+    def device(self) -> Int64s:
+        """Of each group the device that was first seen in it: its only one, where the groups are within devices."""
+        return self._device[: len(self.values)]
 
     def of_devices(self, devices: Int64s) -> Int64s:
         """All groups within these devices (n slots), where groups are within devices.
@@ -111,7 +117,7 @@ class Groups:
         A device moves all of them on, those too that have no reading now: else what such a group has passed
         meanwhile would be taken for what it had no reading in when its next one comes.
         """
-        device = np.array(self.device, np.int64)
+        device = self.device
         marks = np.zeros(max(int(device.max()), int(devices.max())) + 1, np.bool_)
         marks[devices] = True
         return np.flatnonzero(marks[device])

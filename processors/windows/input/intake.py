@@ -152,7 +152,7 @@ class Intake:
         shared = clocks.follows != "device"
 
         def of(groups: Int64s) -> Int64s:
-            devices = groups if device is None or shared else np.array(device, np.int64)[groups]
+            devices = groups if device is None or shared else device[groups]
             return clocks.watermark_us(devices)
 
         return ClosedUpTo(of, clocks.silent_us, clocks.common_us if shared else None, seen_us)

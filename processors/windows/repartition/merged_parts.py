@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from processors.windows.arrays import with_room
 from processors.windows.input.groups import Groups
 from processors.windows.repartition.pane_parts import MergedPanes
 from processors.windows.repartition.update import Panes, Update, times_of
@@ -26,10 +27,12 @@ class MergedParts:
         self._groups = groups
         self._owners: dict[tuple[Any, ...], int] = {}
         """The groups themselves, each with the slot that stands for the whole of it."""
-        self._owner: list[int] = []
+        self._owner: Int64s = np.empty(0, np.int64)
         """For each slot the one that stands for its whole group."""
-        self._sources: dict[str, list[int]] = {}
-        """Of each source, as it was begun, the slots that are its parts of groups."""
+        self._known = 0
+        """So many slots have been looked at."""
+        self._sources: dict[str, int] = {}
+        """The number of each source, as it was begun."""
 
     def slots_of(self, panes: Panes, update: Update, devices: list[int]) -> Int64s:
         """The slot of this partition's part of each group in a message; new ones get theirs."""
@@ -50,24 +53,29 @@ class MergedParts:
         return self.panes.put(of[times_of(panes.group)], times_of(panes.pane), times_of(panes.first), partials)
 
     def note_sources(self, progress: Mapping[int, SourceProgress]) -> None:
-        """Let the windows know which slots are parts of one group, and how far the partitions of new ones are."""
-        known = len(self._owner)
-        if known == len(self._groups):
+        """Let the windows know which slots are parts of one group and of one source, and how far new sources are."""
+        count = len(self._groups)
+        if self._known == count:
             return
-        for slot, values in enumerate(self._groups.values[known:], known):
-            self._owner.append(self._owners.setdefault(values[:-1], slot))
-            self._sources.setdefault(values[-1], []).append(slot)
-        self.panes.owner = np.array(self._owner, np.int64)
-        for source, one in progress.items():
-            slots = self._slots_of_source(source, one.since)
-            self.panes.note_progress(slots[slots >= known], one.watermark_us)
+        self._owner = with_room(self._owner, count, -1)
+        sources = len(self._sources)
+        for slot, values in enumerate(self._groups.values[self._known :], self._known):
+            self._owner[slot] = self._owners.setdefault(values[:-1], slot)
+            self.panes.source[slot] = self._source(values[-1])
+        self._known = count
+        self.panes.owner = self._owner[:count]
+        if len(self._sources) > sources:
+            for source, one in progress.items():
+                self.note_progress(source, one.since, one.watermark_us)
 
     def note_progress(self, source: int, since: int, watermark_us: int) -> Int64s:
         """Know how far a partition is; the slots that this changes."""
-        return self.panes.note_progress(self._slots_of_source(source, since), watermark_us)
+        return self.panes.note_progress(self._source(_begun(source, since)), watermark_us)
 
-    def _slots_of_source(self, source: int, since: int) -> Int64s:
-        return np.array(self._sources.get(_begun(source, since), ()), np.int64)
+    def _source(self, begun: str) -> int:
+        number = self._sources.setdefault(begun, len(self._sources))
+        self.panes.add_sources(len(self._sources))
+        return number
 
 
 def _begun(source: int, since: int) -> str:

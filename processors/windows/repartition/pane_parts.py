@@ -196,15 +196,21 @@ class MergedPanes(SplitPanes):
         alignment = spec.alignment
         assert alignment is not None  # noqa: S101 - only made of windows along event time
         super().__init__(alignment, spec.aggregates, unit=spec.unit_us)
-        self.forwarded_us: Int64s = np.empty(0, np.int64)
-        """For each slot how far its partition is: what it forwards of parts up to there it has forwarded before."""
+        self.source: Int64s = np.empty(0, np.int64)
+        """For each slot the number of the source that its parts are of."""
+        self._forwarded_us: Int64s = np.empty(0, np.int64)
+        """For each source its watermark: what it forwards of parts up to there it has forwarded before."""
         self._kept: set[int] = set()
         """Rows whose windows have closed before their partition had forwarded all of them: they may come again."""
 
     def add_groups(self, groups: int) -> None:
         """Know so many groups in all."""
         super().add_groups(groups)
-        self.forwarded_us = with_room(self.forwarded_us, groups, NEVER)
+        self.source = with_room(self.source, groups, 0)
+
+    def add_sources(self, sources: int) -> None:
+        """Know so many sources in all."""
+        self._forwarded_us = with_room(self._forwarded_us, sources, NEVER)
 
     def begin(self, groups: Int64s, closed_up_to: ClosedUpTo) -> None:
         """Know how far these groups are before parts of theirs are taken."""
@@ -223,7 +229,7 @@ class MergedPanes(SplitPanes):
         before[known] = self.rows.partials["count"][rows[known]]
         over = self.alignment.last_end(panes) <= self.closed[slots]
         # What is over, whole, and not there has been there.
-        fresh = (counted > before) & ~((rows < 0) & over & (firsts <= self.forwarded_us[slots]))
+        fresh = (counted > before) & ~((rows < 0) & over & (firsts <= self._forwarded_us[self.source[slots]]))
         again = int(counted[~fresh].sum() + before[fresh].sum())
         more = (counted - before)[fresh]
         if not fresh.any():
@@ -238,13 +244,13 @@ class MergedPanes(SplitPanes):
         self.changed.append(rows[~over])
         return int(more[~over].sum()), int(more[over].sum()), again
 
-    def note_progress(self, slots: Int64s, closed_us: int) -> Int64s:
-        """Know that a partition, whose parts these slots are, is closed up to this; the slots that this changes."""
-        self.forwarded_us[slots] = np.maximum(self.forwarded_us[slots], closed_us)
+    def note_progress(self, source: int, watermark_us: int) -> Int64s:
+        """Know the watermark of a source; the slots that this changes."""
+        self._forwarded_us[source] = max(int(self._forwarded_us[source]), watermark_us)
         if not self._kept:
-            return slots[:0]
+            return np.empty(0, np.int64)
         kept = np.array(sorted(self._kept), np.int64)
-        done = kept[self.first[kept] <= self.forwarded_us[self.rows.slot[kept]]]
+        done = kept[self.first[kept] <= self._forwarded_us[self.source[self.rows.slot[kept]]]]
         self._kept.difference_update(done.tolist())
         changed = np.unique(self.rows.slot[done])
         self._forget(done)
@@ -252,7 +258,7 @@ class MergedPanes(SplitPanes):
 
     def _over(self, rows: Int64s, upto: Int64s) -> Bools:
         over = super()._over(rows, upto)
-        early = over & (self.first[rows] > self.forwarded_us[self.rows.slot[rows]])
+        early = over & (self.first[rows] > self._forwarded_us[self.source[self.rows.slot[rows]]])
         if early.any():
             self._kept.update(rows[early].tolist())
             over &= ~early
