@@ -22,6 +22,9 @@ from bench.windows import Windows, check
 
 DEVICES = 1_000
 A_MESSAGE = 100
+FACTOR = 3
+"""So many times the readings of other benches: a poll brings hundreds of thousands of them."""
+
 GRACES_S = (1, 10, 60)
 FILLING = max(GRACES_S) * 1_000 // STEP_MS * DEVICES
 """When so many readings have come as many wait as ever will."""
@@ -29,7 +32,7 @@ FILLING = max(GRACES_S) * 1_000 // STEP_MS * DEVICES
 
 def run(broker: Broker, options: Options, console: Console) -> list[Line]:
     """Measure each grace over as many readings as are asked for, after those that fill the longest."""
-    readings = Readings.lately(FILLING + options.readings, DEVICES, a_message=A_MESSAGE)
+    readings = Readings.lately(FILLING + FACTOR * options.readings, DEVICES, a_message=A_MESSAGE)
     Stream("fill", _sessions(1)).make_topics(broker)
     console.print(f"grace: producing {readings.count:,} readings to {broker.name}")
     fill(broker.address, TOPIC, readings)

@@ -53,7 +53,7 @@ class Windowing:
             released = self.reorder.release(closed_up_to.of(np.arange(groups)), names)
             if released is not None:
                 emitted.append(self._take(released))
-                moved = np.union1d(moved, different(released.slots))
+                moved = different(np.concatenate([moved, released.slots]))
         ended = self.engine.advance(moved, closed_up_to)
         if len(ended):
             self.touched.append(ended.slots)

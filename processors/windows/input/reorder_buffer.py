@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.batch import Int64s
+from processors.windows.arrays import with_room
 from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
+from processors.windows.time.watermark import NEVER
 
 
 class ReorderBuffer:
@@ -23,6 +25,8 @@ class ReorderBuffer:
         self._held = HeldReadings("waiting")
         self._new: Readings | None = None
         """What was put since the last release: most of it may be released at once."""
+        self._latest_us: Int64s | None = None
+        """For each group the time of its latest reading, once that is asked for."""
 
     def __len__(self) -> int:
         return len(self._held) + (0 if self._new is None else len(self._new))
@@ -30,6 +34,9 @@ class ReorderBuffer:
     def put(self, readings: Readings) -> None:
         """Hold further readings. The state of their groups is to be written again."""
         self._new = readings if self._new is None else Readings.joined([self._new, readings])
+        if self._latest_us is not None:
+            self._latest_us = with_room(self._latest_us, int(readings.slots.max()) + 1, NEVER)
+            np.maximum.at(self._latest_us, readings.slots, readings.ts_us)
 
     def release(self, closed_us: Int64s, names: Sequence[str]) -> Readings | None:
         """The readings whose place is sure, given for each group the time up to which it is closed.
@@ -71,9 +78,14 @@ class ReorderBuffer:
         return ordered.take(np.lexsort((ranks[devices], ts_us, slots)))
 
     def note_latest(self, seen_us: Int64s) -> None:
-        """Raise each group's time to that of its latest reading that waits."""
-        if len(self):
-            self.held.note_latest(seen_us)
+        """Raise each group's time to that of its latest reading that waits (or has waited, and was seen since)."""
+        if self._latest_us is None:
+            if not len(self):
+                return  # it may be restored yet
+            self._latest_us = np.full(len(seen_us), NEVER, np.int64)
+            self.held.note_latest(self._latest_us)
+        known = min(len(seen_us), len(self._latest_us))
+        np.maximum(seen_us[:known], self._latest_us[:known], out=seen_us[:known])
 
     @property
     def held(self) -> HeldReadings:
