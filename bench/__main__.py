@@ -15,6 +15,7 @@ from bench.machine import circumstances
 from bench.measured import Line, append, show
 from bench.options import Options
 from headrace.errors import HeadraceError
+from servers.absent import ServerAbsent
 
 BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "tumbling": tumbling.run,
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     append(flags.results, measured, circumstances(started.name))
     except HeadraceError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
+    except ServerAbsent as absent:
+        print(f"error: {absent}\nhint: install Java and Maven, or write --broker embedded", file=sys.stderr)
         return 2
     return 0
 

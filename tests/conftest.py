@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from native_kafka import KafkaAbsent, KafkaPart, pick_kafka, which_kafka
-from native_tdengine import which_tdengine
 
 from headrace.broker.embedded import EmbeddedBroker
+from servers.absent import ServerAbsent
+from servers.kafka import KafkaPart, which_kafka
+from servers.shared import shared
+from servers.tdengine import TDenginePart, which_tdengine
 
 ROOT = Path(__file__).parent.parent
 
-PARTS = {"broker", "embedded_broker", "real_broker", "tdengine_place", "tdengine"}
+PARTS = {"broker", "embedded_broker", "real_broker", "tdengine_place", "tdengine", "own_tdengine"}
 """The fixtures that are parts of the outside."""
 
 # How long an example takes says something of the machine, and nothing of the code.
@@ -69,13 +73,32 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaP
 
 
 @pytest.fixture(scope="session")
-def real_broker() -> Iterator[KafkaPart]:
-    """The best real broker there is; tests of it are skipped, with the reason, when there is none."""
-    try:
-        with pick_kafka() as part:
-            yield part
-    except KafkaAbsent as absent:
-        pytest.skip(f"no real broker: {absent}")
+def of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
+
+
+@pytest.fixture(scope="session")
+def real_broker(of_run: Path) -> Iterator[KafkaPart]:
+    """The best real broker there is, one for all workers; tests of it are skipped, with the reason, without one."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(shared("kafka", of_run))
+        except ServerAbsent as absent:
+            pytest.skip(f"no real broker: {absent}")
+        yield KafkaPart(found.address, found.name)
+
+
+@pytest.fixture(scope="session")
+def tdengine(of_run: Path) -> Iterator[TDenginePart]:
+    """A TDengine for all workers, on which each test has a database of its own; skipped, with the reason, without."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(shared("tdengine", of_run))
+        except ServerAbsent as absent:
+            pytest.skip(f"no TDengine: {absent}")
+        yield TDenginePart(found.address, found.name)
 
 
 @pytest.fixture(scope="session", params=["embedded", "real"])

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from native_kafka import KafkaPart
 
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import StoreUnavailable
 from headrace.exhaustion import exhausted, is_full
 from headrace.stores import open_store
 from headrace.topics import CLIENT, reaches, reader
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
-from native_kafka import KafkaPart
 from test_stores import (
     METERS,
     SECOND_US,
@@ -25,7 +24,6 @@ from test_stores import (
     everything,
     meters,
     place,  # noqa: F401 - a fixture
-    tdengine,  # noqa: F401 - a fixture
 )
 
 import sinks.tables
@@ -39,6 +37,7 @@ from headrace.stores import Position, Store
 from headrace.stores.sqlite import SQLiteStore
 from headrace.stores.tdengine import TDengineStore, writer
 from headrace.topics import CLIENT, ensure_topics
+from servers.kafka import KafkaPart
 from sinks.tables import TableSink
 
 pytestmark = pytest.mark.slow

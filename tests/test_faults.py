@@ -16,7 +16,8 @@ import pytest
 from faults.outer import Broker, Store
 from faults.recount.comparison import Recount
 from faults.run import Options, Run
-from native_kafka import which_kafka
+
+from servers.kafka import which_kafka
 
 pytestmark = pytest.mark.slow
 

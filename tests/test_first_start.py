@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
-from native_kafka import KafkaAbsent, NativeKafka, libraries, which_kafka
 from processor_line import until
 
 from headrace.broker.embedded import EmbeddedBroker
@@ -22,6 +21,9 @@ from headrace.runtime import start, supervision
 from headrace.settings import Settings
 from headrace.stores import open_store
 from headrace.topics import reaches, reader
+from servers.absent import ServerAbsent
+from servers.jars import jars
+from servers.kafka import POM, NativeKafka, which_kafka
 
 pytestmark = pytest.mark.slow
 
@@ -57,8 +59,8 @@ def kafka(tmp_path: Path) -> Iterator[NativeKafka]:
     if not which_kafka().startswith("native"):
         pytest.skip(f"a Kafka of its own needs Java and Maven on PATH; there is {which_kafka()}")
     try:
-        made = NativeKafka(tmp_path / "kafka", libraries())
-    except KafkaAbsent as absent:
+        made = NativeKafka(tmp_path / "kafka", jars(POM))
+    except ServerAbsent as absent:
         pytest.skip(f"no real broker: {absent}")
     (tmp_path / "kafka").mkdir()
     yield made

@@ -8,13 +8,13 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
-from native_kafka import KafkaPart
 
 from headrace.ledger import Entry, LedgerReader, add_up, count_messages, encode
 from headrace.pipeline import parse
 from headrace.pipeline.tables import ledger_topic
 from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
 from headrace.wire import Refused
+from servers.kafka import KafkaPart
 
 SINK = {"messages": 10, "read": 8, "stored": 7, "duplicate": 1, "refused:nan": 2}
 STREAM = {"messages": 10, "read": 8, "windowed": 5, "late": 2, "filtered": 1, "refused:nan": 2}

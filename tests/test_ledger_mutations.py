@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from ledger_line import MutableLine, Stage, copied
 from ledger_mutations import Broken, broken, tampered
-from native_kafka import KafkaPart
 
 import headrace.verify
 from headrace.batch import Batch
@@ -21,6 +20,7 @@ from headrace.stores import Position, Store, open_store
 from headrace.topics import reaches, reader
 from headrace.verify import LOOK_AGAIN_AFTER_S, Verdict
 from headrace.verify.rows import Look, look_at
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
-from native_kafka import KafkaPart
 from processor_line import BASE_MS, PATIENCE_S, ProcessorLine, fill_the_store, until
 
 from headrace.batch import Batch
@@ -27,6 +26,7 @@ from headrace.verify import verify
 from processors.windows import WindowSpec
 from processors.windows.repartition.local import Local
 from processors.windows.repartition.update import Panes, times_of
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from native_kafka import KafkaPart
 from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, until
 
 from headrace.errors import SettingsError
 from headrace.runtime import MicroBatch, MicroBatchApplication
 from headrace.runtime.quix import BaseSink
 from headrace.topics import CLIENT
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import (
     MakeLine,
     Processor,
@@ -23,6 +22,7 @@ from warm_start import run
 from window_oracle import Oracle, Reading, Results
 
 from headrace.broker.embedded import EmbeddedBroker
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from native_kafka import KafkaPart
 from processor_line import MakeLine, Processor, ProcessorLine, last_readings, making_lines, message_of, readings, until
 
 from headrace.ledger import Line
 from headrace.topics import CLIENT, reaches, reader
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import Producer
-from native_kafka import KafkaPart
 from processor_line import (
     BASE_MS,
     MakeLine,
@@ -25,6 +24,7 @@ from processor_line import (
 from window_oracle import Reading
 
 from headrace.topics import CLIENT
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import BASE_MS, MakeLine, ProcessorLine, assert_alike, last_readings, making_lines
 from window_oracle import Reading, always
+
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Message, TopicPartition
-from native_kafka import KafkaPart
 from processor_line import (
     BASE_MS,
     PATIENCE_S,
@@ -34,6 +33,7 @@ from headrace.pipeline.tables import late_topic, ledger_topic
 from headrace.stores import open_store
 from headrace.topics import reaches, reader
 from headrace.wire import Decoder
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import BASE_MS, Processor, ProcessorLine, fill_the_store, last_readings, message_of, readings, until
 from test_wire import BAD
 from warm_start import run
 from window_oracle import Reading
 
 from headrace.broker.embedded import EmbeddedBroker
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

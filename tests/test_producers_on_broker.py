@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from native_kafka import KafkaPart
 
 from headrace import topics
 from headrace.broker.embedded import EmbeddedBroker
@@ -32,6 +31,7 @@ from producers.progress import Outcome
 from producers.run import now_us, run
 from producers.send import Sender
 from producers.simulate import Simulation
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 
 from headrace.errors import HeadraceError
 from headrace.redaction import redacted, redacted_values, remember
 from headrace.settings import Settings
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from rich.console import Console
 from test_sinks import Line, _line
 from test_viewer_feed import START_US, Fed, fed, wait_for  # noqa: F401 - a fixture
@@ -20,6 +19,7 @@ from headrace.ledger import add_up, of_store
 from headrace.pipeline.tables import all_tables
 from headrace.settings import Settings
 from headrace.status import Board
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

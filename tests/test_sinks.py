@@ -8,15 +8,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from native_kafka import KafkaPart
-from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 from warm_start import Program, run
 
 from headrace.broker.embedded import EmbeddedBroker
@@ -27,6 +24,8 @@ from headrace.settings import Settings
 from headrace.stores import Store, open_store
 from headrace.topics import CLIENT, ensure_topics, reader
 from headrace.verify import verify
+from servers.kafka import KafkaPart
+from servers.tdengine import TDenginePart
 
 pytestmark = pytest.mark.slow
 
@@ -370,16 +369,6 @@ def test_a_broker_that_is_killed_and_comes_back_is_waited_for(name: str, tmp_pat
             assert (counts["messages"], counts["stored"]) == (1_000, 1_000)
             assert line.end(signal.SIGTERM) == 0
             assert line.verdict() == []
-
-
-@pytest.fixture(scope="module")
-def tdengine() -> Iterator[TDenginePart]:
-    with ExitStack() as stack:
-        try:
-            part = stack.enter_context(pick_tdengine())
-        except TDengineAbsent as absent:
-            pytest.skip(f"no TDengine: {absent}")
-        yield part
 
 
 @pytest.fixture

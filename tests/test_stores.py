@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,7 +33,7 @@ from headrace.stores.tdengine.names import PROGRESS, subtable, supertable
 from headrace.stores.tdengine.store import TDengineStore
 
 sys.path.insert(0, str(Path(__file__).parent))
-from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
+from servers.tdengine import NativeTDengine, TDenginePart, which_tdengine
 
 pytestmark = pytest.mark.slow
 
@@ -113,24 +115,6 @@ class Place:
         store = open_store(self.url)
         store.reset()
         store.close()
-
-
-@pytest.fixture(scope="session")
-def tdengine() -> Iterator[TDenginePart]:
-    with pick_or_skip() as part:
-        yield part
-
-
-class pick_or_skip:  # noqa: N801 - reads as the function it wraps
-    def __enter__(self) -> TDenginePart:
-        self._picked = pick_tdengine()
-        try:
-            return self._picked.__enter__()
-        except TDengineAbsent as absent:
-            pytest.skip(f"no TDengine: {absent}")
-
-    def __exit__(self, *error: Any) -> None:
-        self._picked.__exit__(*error)
 
 
 @pytest.fixture(params=["sqlite", "tdengine"])
@@ -1115,12 +1099,26 @@ def test_database_of_another_precision_is_refused(tdengine_place: Place) -> None
         tdengine_place.prepared()
 
 
-def test_writer_and_tail_recover_from_a_restarted_adapter(tdengine_place: Place) -> None:
-    server = tdengine_place.part.server if tdengine_place.part else None
-    if server is None:
-        pytest.skip("the TDengine under test is not ours to restart")
-    store = tdengine_place.prepared()
-    tail = tdengine_place.open(readonly=True).tail(METERS, backlog=0)
+@pytest.fixture
+def own_tdengine() -> Iterator[NativeTDengine]:
+    """A TDengine that nobody else uses, to be restarted."""
+    if not which_tdengine().startswith("native"):
+        pytest.skip(f"a TDengine of its own needs taosd and taosadapter on PATH; there is {which_tdengine()}")
+    # Below /tmp: it has little room for its paths.
+    folder = Path(tempfile.mkdtemp(prefix="headrace-tdengine-"))
+    server = NativeTDengine(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_writer_and_tail_recover_from_a_restarted_adapter(own_tdengine: NativeTDengine) -> None:
+    server, place = own_tdengine, Place(f"{own_tdengine.dsn}/restarted")
+    store = place.prepared()
+    tail = place.open(readonly=True).tail(METERS, backlog=0)
     found: list[tuple[Any, ...]] = []
     at = 0
 
@@ -1167,6 +1165,7 @@ def test_writer_and_tail_recover_from_a_restarted_adapter(tdengine_place: Place)
     assert [ts for (ts,) in found] == list(range(at))
     assert store.progress()[("meters", 0)].counts == {"stored": at, "duplicate": 0}
     assert store.count(METERS) == at
+    place.remove()
 
 
 # SQLite's own

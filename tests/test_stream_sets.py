@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import MakeLine, ProcessorLine, last_readings, making_lines, readings, until
 from warm_start import run
 
@@ -16,6 +15,7 @@ from headrace.pipeline import parse
 from headrace.pipeline.consumer_groups import processors_group, streams_of_groups
 from headrace.topics import Ends, reader
 from headrace.verify import lines_of
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

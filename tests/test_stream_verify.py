@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import MakeLine, ProcessorLine, fill_the_store, last_readings, making_lines, rooms, until
 
 from headrace.ledger import LedgerReader
 from headrace.stores import open_store
 from headrace.topics import reader
 from headrace.verify import Verdict, verify
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

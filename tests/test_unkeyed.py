@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from native_kafka import KafkaPart
 from processor_line import BASE_MS, MakeLine, ProcessorLine, fill_the_store, making_lines, message_of, until
 from test_stream_verify import verdict
 from window_oracle import Reading
+
+from servers.kafka import KafkaPart
 
 DEVICES = 5
 PARTITIONS = 4

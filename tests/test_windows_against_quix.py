@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
-from native_kafka import KafkaPart
 from recordings import (
     BEGIN_US,
     DAY,
@@ -33,6 +32,7 @@ from recordings import (
 from headrace.batch import Batch
 from headrace.topics import CLIENT
 from processors.windows import WindowOperator
+from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
 

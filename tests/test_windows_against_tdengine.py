@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import taosws
-from native_tdengine import TDengineAbsent, TDenginePart, pick_tdengine
 from recordings import (
     BEGIN_US,
     DAY,
@@ -29,6 +28,7 @@ from recordings import (
 )
 
 from headrace.batch import Batch
+from servers.tdengine import TDenginePart
 
 pytestmark = pytest.mark.slow
 
@@ -110,15 +110,6 @@ def literal(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[TDenginePart]:
-    try:
-        with pick_tdengine() as part:
-            yield part
-    except TDengineAbsent as absent:
-        pytest.skip(f"no TDengine: {absent}")
-
-
 def opened(server: TDenginePart, name: str) -> Line:
     connection = taosws.connect(server.dsn)
     # The recording is of 2007.
@@ -131,10 +122,10 @@ def opened(server: TDenginePart, name: str) -> Line:
 
 
 @pytest.fixture
-def line(server: TDenginePart) -> Iterator[Line]:
+def line(tdengine: TDenginePart) -> Iterator[Line]:
     """An empty database."""
     name = f"w_{uuid.uuid4().hex[:12]}"
-    opened_line = opened(server, name)
+    opened_line = opened(tdengine, name)
     yield opened_line
     opened_line.connection.execute(f"DROP DATABASE {name}")
     opened_line.connection.close()
@@ -144,10 +135,10 @@ READINGS = houses(each=1_500)
 
 
 @pytest.fixture(scope="module")
-def recorded(server: TDenginePart) -> Iterator[Line]:
+def recorded(tdengine: TDenginePart) -> Iterator[Line]:
     """The houses, written out of order."""
     name = f"w_{uuid.uuid4().hex[:12]}"
-    opened_line = opened(server, name)
+    opened_line = opened(tdengine, name)
     opened_line.write(shuffled(READINGS, 10 * MINUTE, 1))
     yield opened_line
     opened_line.connection.execute(f"DROP DATABASE {name}")
@@ -394,7 +385,7 @@ def test_a_sum_beyond_64_bits_is_none_and_wraps_around_in_tdengine(line: Line) -
 
 
 def test_local_days_are_those_of_the_streams_zone_and_in_tdengine_always_those_of_the_server(
-    server: TDenginePart, line: Line
+    tdengine: TDenginePart, line: Line
 ) -> None:
     midnight = 1_174_690_800 * SECOND  # of 2007-03-24 in Paris, where the clocks went forward a day later
     hourly = [{"device": "house-0", "ts": midnight + n * HOUR, "power": 1.0} for n in range(3 * 24 - 1)]
@@ -407,7 +398,7 @@ def test_local_days_are_those_of_the_streams_zone_and_in_tdengine_always_those_o
         (2 * DAY - HOUR, 24),
     ]
     database = str(line.query("SELECT database()")[0][0])
-    abroad = taosws.connect(server.database(database) + "?timezone=Europe/Paris")
+    abroad = taosws.connect(tdengine.database(database) + "?timezone=Europe/Paris")
     theirs = Line(abroad).windows("INTERVAL(1d)", {"power": ["count"]})
     abroad.close()
     assert theirs == line.windows("INTERVAL(1d)", {"power": ["count"]})

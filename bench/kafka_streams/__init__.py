@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 
 from bench.brokers import EMBEDDED, Broker
-from bench.jars import jars, lacking
 from bench.measured import Run
 from bench.streams import TOPIC, by_results
 from bench.topic import Readings
 from bench.windows import Windows
+from servers.jars import jars, lacking
 
 FOLDER = Path(__file__).parent
 

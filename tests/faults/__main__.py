@@ -9,11 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from native_kafka import KafkaAbsent
-from native_tdengine import TDengineAbsent
-
 from faults.chaos import WEIGHTS
 from faults.run import Options, Run
+from servers.absent import ServerAbsent
 
 RESULTS = Path(__file__).parent.parent.parent / "bench" / "results.jsonl"
 
@@ -55,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         verdict = Run(options).run()
-    except (KafkaAbsent, TDengineAbsent) as absent:
+    except ServerAbsent as absent:
         print(f"error: {absent}\nhint: name another with --broker or --store", file=sys.stderr)
         return 2
     with flags.results.open("a", encoding="utf-8") as file:

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import Literal, Protocol
 
-from native_kafka import NATIVE, KafkaAbsent, NativeKafka, libraries
-from native_tdengine import LOGIN, NativeTDengine, TDengineAbsent
-
 from faults.recount.stored import SQLiteTables, Tables, TDengineTables
 from headrace.broker.embedded import EmbeddedBroker
+from servers.absent import ServerAbsent
+from servers.jars import jars
+from servers.kafka import NATIVE, POM, NativeKafka
+from servers.tdengine import LOGIN, NativeTDengine
 
 StoreKind = Literal["sqlite", "tdengine"]
 BrokerKind = Literal["kafka", "embedded"]
@@ -43,12 +44,12 @@ class Broker(Protocol):
 
 
 class Kafka:
-    """Apache Kafka on the machine's Java. Raises KafkaAbsent where there is none."""
+    """Apache Kafka on the machine's Java. Raises ServerAbsent where there is none."""
 
     name = NATIVE
 
     def __init__(self, folder: Path) -> None:
-        self._kafka = NativeKafka(folder, libraries())
+        self._kafka = NativeKafka(folder, jars(POM))
 
     @property
     def address(self) -> str:
@@ -60,7 +61,7 @@ class Kafka:
         for left in range(KAFKA_TRIES, 0, -1):
             try:
                 self._kafka.start()
-            except KafkaAbsent:
+            except ServerAbsent:
                 self._kafka.stop()
                 if left == 1:
                     raise
@@ -165,7 +166,7 @@ class SQLite:
 
 
 class TDengine:
-    """A private server with its adapter, in a process group. Raises TDengineAbsent where there is none."""
+    """A private server with its adapter, in a process group. Raises ServerAbsent where there is none."""
 
     name = "TDengine"
 
@@ -174,7 +175,7 @@ class TDengine:
         try:
             self._server.start()
         except FileNotFoundError as error:
-            raise TDengineAbsent(f"there is no {error.filename} on PATH") from None
+            raise ServerAbsent(f"there is no {error.filename} on PATH") from None
 
     @property
     def url(self) -> str:

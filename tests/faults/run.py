@@ -54,7 +54,7 @@ class Run:
         self._begun = time.monotonic()
 
     def run(self) -> Verdict:
-        """Do it all. Raises KafkaAbsent or TDengineAbsent where a server is missing."""
+        """Do it all. Raises ServerAbsent where a server is missing."""
         options = self.options
         with ExitStack() as stack:
             folder = options.data

@@ -1,4 +1,4 @@
-"""Java archives from Maven Central, for the peers that are Java: brought once, kept in the cache."""
+"""Java archives from Maven Central, for what runs on Java: brought once, kept in the cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from headrace.errors import SettingsError
+from servers.absent import ServerAbsent
 
 TIMEOUT_S = 600.0
 _JARS = Path(__file__).parent.parent / ".cache" / "headrace" / "kafka"
@@ -21,14 +21,13 @@ def lacking() -> str | None:
 
 
 def jars(pom: Path) -> Path:
-    """The folder of what a pom names, brought by Maven unless the cache has it.
-
-    Raises SettingsError when Java or Maven is absent, or Maven fails.
-    """
+    """The folder of what a pom names, brought by Maven unless the cache has it. Raises ServerAbsent if it fails."""
     tool = lacking()
     if tool is not None:
-        raise SettingsError(f"Kafka's own programs need {tool} on PATH", hint="install it, or write --broker embedded")
+        raise ServerAbsent(f"there is no {tool} on PATH")
     wanted = (_JARS / hashlib.sha256(pom.read_bytes()).hexdigest()[:16]).absolute()
+    if wanted.exists():
+        return wanted
     _JARS.mkdir(parents=True, exist_ok=True)
     with (_JARS / "lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -36,11 +35,18 @@ def jars(pom: Path) -> Path:
             with tempfile.TemporaryDirectory(dir=_JARS) as scratch:
                 into = Path(scratch).absolute() / "jars"
                 copy = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={into}"]
-                done = subprocess.run(copy, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-                if done.returncode:
-                    raise SettingsError(
-                        f"Maven could not bring what {pom.parent.name} needs: {done.stdout[-1000:].strip()}",
-                        hint="look at its words above; it needs Maven Central, or a mirror of it in its settings",
+                try:
+                    done = subprocess.run(
+                        copy,
+                        stdin=subprocess.DEVNULL,
+                        capture_output=True,
+                        text=True,
+                        timeout=TIMEOUT_S,
+                        check=False,
                     )
+                except subprocess.TimeoutExpired:
+                    raise ServerAbsent(f"Maven took more than {TIMEOUT_S:.0f} s") from None
+                if done.returncode:
+                    raise ServerAbsent(f"Maven could not bring what {pom.name} names: {done.stdout[-1000:].strip()}")
                 into.rename(wanted)
     return wanted

@@ -1,24 +1,19 @@
-"""A real broker for the tests: the best part present, or a private Apache Kafka on the machine's Java.
+"""A real Kafka: the best part present, or a private Apache Kafka on the machine's Java.
 
 In this order: the broker that HEADRACE_TEST_KAFKA names, Docker (testcontainers: Redpanda), Java and Maven on PATH.
 """
 
 from __future__ import annotations
 
-import fcntl
-import functools
-import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +23,20 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from servers.absent import ServerAbsent
+from servers.docker import docker_answers
+from servers.jars import jars, lacking
+from servers.ports import free_ports
+
 ADDRESS_VARIABLE = "HEADRACE_TEST_KAFKA"
 IMAGE = "redpandadata/redpanda:v25.3.4"
-NATIVE = "Apache Kafka 4.3.1 on Java"
-POM = Path(__file__).parent / "kafka" / "pom.xml"
-CACHE = Path(__file__).parent.parent / ".cache" / "headrace" / "kafka"
-DOWNLOAD_TIMEOUT_S = 600.0
+KAFKA = "Apache Kafka 4.3.1"
+NATIVE = f"{KAFKA} on Java"
+POM = Path(__file__).parent / "kafka.pom.xml"
+SMALL = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Java's options for little memory and a quick start, as tests want it."""
+FAST = ("-Xmx1g",)
+"""Java's options for speed, as benches want it."""
 START_TIMEOUT_S = 180.0
 
 _PROPERTIES = """\
@@ -64,10 +67,6 @@ _WITH_PARENT = '"$@" & echo $! >"$0"; read -r _; kill -9 $!; wait'
 STOP_TIMEOUT_S = 30.0
 
 
-class KafkaAbsent(Exception):
-    """There is no real broker to test against; the message says what was looked for."""
-
-
 @dataclass(frozen=True)
 class KafkaPart:
     """A broker that answers: its ``address`` (host:port) and the part's ``name``."""
@@ -82,18 +81,20 @@ class NativeKafka:
     It may be stopped, in order or at once, and started again: the port and what it holds stay the same.
     """
 
-    def __init__(self, folder: Path, libraries: Path) -> None:
+    def __init__(self, folder: Path, libraries: Path, options: Sequence[str] = SMALL) -> None:
         self._folder = folder
         self._libraries = libraries
-        self._port, self._controller = _free_ports(2)
+        self._options = options
+        self._port, self._controller = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
+        """``host:port``."""
         return f"127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start, formatting the folder the first time, and wait until it answers. Raises KafkaAbsent if it does not."""
+        """Start, formatting the folder the first time, and wait until it answers; ServerAbsent if it does not."""
         properties = self._folder / "server.properties"
         with self._output() as output:
             if not properties.exists():
@@ -138,16 +139,15 @@ class NativeKafka:
         )
         if formatted.returncode:
             properties.unlink()
-            raise KafkaAbsent(f"its folder could not be formatted: {self._tail()}")
+            raise ServerAbsent(f"its folder could not be formatted: {self._tail()}")
 
     @property
     def _pid_file(self) -> Path:
         return self._folder / "pid"
 
     def _java(self, *command: str) -> list[str]:
-        options = ["-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
         logging = f"-Dlog4j2.configurationFile={self._folder / 'log4j2.xml'}"
-        return ["java", *options, logging, "-cp", f"{self._libraries}/*", *command]
+        return ["java", *self._options, logging, "-cp", f"{self._libraries}/*", *command]
 
     def _output(self) -> IO[bytes]:
         return (self._folder / "output.log").open("ab")
@@ -156,48 +156,20 @@ class NativeKafka:
         return (self._folder / "output.log").read_text(errors="replace")[-2000:]
 
 
-def libraries(cache: Path = CACHE) -> Path:
-    """The folder of Kafka's jars, downloaded by Maven unless the cache has them. Raises KafkaAbsent if it fails."""
-    wanted = cache / hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
-    if wanted.exists():
-        return wanted
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not wanted.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                jars = Path(scratch) / "jars"
-                try:
-                    made = subprocess.run(
-                        ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={jars}"],
-                        stdin=subprocess.DEVNULL,
-                        capture_output=True,
-                        text=True,
-                        timeout=DOWNLOAD_TIMEOUT_S,
-                        check=False,
-                    )
-                except subprocess.TimeoutExpired:
-                    raise KafkaAbsent(f"Maven took more than {DOWNLOAD_TIMEOUT_S:.0f} s") from None
-                if made.returncode:
-                    raise KafkaAbsent(f"Maven could not bring Kafka's jars: {made.stdout[-1000:].strip()}")
-                jars.rename(wanted)
-    return wanted
-
-
 def which_kafka() -> str:
     """The name of the part that :func:`pick_kafka` would try first, or why there is none."""
     if os.environ.get(ADDRESS_VARIABLE):
         return f"{ADDRESS_VARIABLE}={os.environ[ADDRESS_VARIABLE]}"
     if docker_answers():
         return f"Docker: {IMAGE}"
-    if _on_path():
+    if lacking() is None:
         return f"native: {NATIVE}"
     return f"none: no {ADDRESS_VARIABLE}, no Docker daemon, no Java and Maven on PATH"
 
 
 @contextmanager
 def pick_kafka() -> Iterator[KafkaPart]:
-    """The best real broker present, ready, and ended afterwards. Raises KafkaAbsent, saying why, when there is none."""
+    """The best real broker present, ready, and ended afterwards. Raises ServerAbsent when there is none."""
     address = os.environ.get(ADDRESS_VARIABLE)
     if address:
         wait_ready(address)
@@ -218,10 +190,10 @@ def pick_kafka() -> Iterator[KafkaPart]:
             return
     else:
         reasons.append("no Docker daemon answers")
-    if not _on_path():
-        raise KafkaAbsent(", ".join([*reasons, "no Java and Maven on PATH"]))
+    if lacking() is not None:
+        raise ServerAbsent(", ".join([*reasons, "no Java and Maven on PATH"]))
     folder = Path(tempfile.mkdtemp(prefix="headrace-kafka-"))
-    kafka = NativeKafka(folder, libraries())
+    kafka = NativeKafka(folder, jars(POM))
     try:
         kafka.start()
         yield KafkaPart(kafka.address, f"native: {NATIVE}")
@@ -230,8 +202,8 @@ def pick_kafka() -> Iterator[KafkaPart]:
         shutil.rmtree(folder)
 
 
-def wait_ready(address: str, *, alive: Any = lambda: True) -> None:
-    """Wait until a broker answers. Raises KafkaAbsent when it ends or does not in three minutes."""
+def wait_ready(address: str, *, alive: Callable[[], bool] = lambda: True) -> None:
+    """Wait until a broker answers. Raises ServerAbsent when it ends or does not in three minutes."""
     # A short backoff: else the client, once refused, would look again only after seconds.
     admin = AdminClient(
         {
@@ -250,7 +222,7 @@ def wait_ready(address: str, *, alive: Any = lambda: True) -> None:
         except KafkaException as error:
             if not error.args[0].retriable() and error.args[0].name() not in ("_TRANSPORT", "_TIMED_OUT"):
                 raise
-    raise KafkaAbsent(f"no broker answers at {address}")
+    raise ServerAbsent(f"no broker answers at {address}")
 
 
 def _start_container() -> tuple[Any, str]:
@@ -269,30 +241,8 @@ def _start_container() -> tuple[Any, str]:
     return container, address
 
 
-@functools.cache
-def docker_answers() -> bool:
-    """Whether a Docker daemon answers. Asked in a process of its own: a refused client leaves its socket open."""
-    ask = "import docker; docker.from_env(timeout=5).ping()"
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", ask], capture_output=True, check=False).returncode == 0
-
-
 def _is_gone(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
-
-
-def _on_path() -> bool:
-    return shutil.which("java") is not None and shutil.which("mvn") is not None
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

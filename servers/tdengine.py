@@ -1,4 +1,4 @@
-"""A real TDengine for the tests: the best part present, or a private one from `taosd` and `taosadapter` on PATH.
+"""A real TDengine: the best part present, or a private one from `taosd` and `taosadapter` on PATH.
 
 In this order: the server that HEADRACE_TEST_TDENGINE names, Docker (testcontainers), the programs on PATH.
 """
@@ -9,18 +9,19 @@ import base64
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from native_kafka import docker_answers
+from servers.absent import ServerAbsent
+from servers.docker import docker_answers
+from servers.ports import free_ports
 
 ADDRESS_VARIABLE = "HEADRACE_TEST_TDENGINE"
 IMAGE = "tdengine/tdengine:3.3.6.6"
@@ -52,17 +53,12 @@ log.level = "error"
 """
 
 
-class TDengineAbsent(Exception):
-    """There is no TDengine to test against; the message says what was looked for."""
-
-
 @dataclass(frozen=True)
 class TDenginePart:
-    """A TDengine that answers: ``dsn`` (without a database), the part's ``name``, the private server if it is one."""
+    """A TDengine that answers: ``dsn`` (without a database) and the part's ``name``."""
 
     dsn: str
     name: str
-    server: NativeTDengine | None = None
 
     def database(self, name: str) -> str:
         """The DSN of a database on this server."""
@@ -78,17 +74,17 @@ class NativeTDengine:
     def __init__(self, folder: Path, process_group: int | None = None) -> None:
         self.folder = folder
         self._process_group = process_group
-        self.server_port = _free_port()
-        self.adapter_port = _free_port()
+        self.server_port, self.adapter_port = free_ports(2)
         self._server: subprocess.Popen[bytes] | None = None
         self._adapter: subprocess.Popen[bytes] | None = None
 
     @property
     def dsn(self) -> str:
+        """The URL of the server, without a database."""
         return f"taosws://{LOGIN}@127.0.0.1:{self.adapter_port}"
 
     def start(self) -> None:
-        """Start both and wait until a database can be made. Raises TDengineAbsent with their output if not."""
+        """Start both and wait until a database can be made. Raises ServerAbsent with their output if not."""
         for name in ("data", "log"):
             (self.folder / name).mkdir(exist_ok=True)
         (self.folder / "taos.cfg").write_text(_TAOSD_CONFIG.format(port=self.server_port, folder=self.folder))
@@ -129,7 +125,7 @@ class NativeTDengine:
         self.stop_server()
 
     def wait_ready(self) -> None:
-        """Wait until a database can be made through the adapter. Raises TDengineAbsent with their output if not."""
+        """Wait until a database can be made through the adapter. Raises ServerAbsent with their output if not."""
         wait_ready("127.0.0.1", self.adapter_port, alive=self._alive, output=self._output)
 
     def _alive(self) -> bool:
@@ -169,7 +165,7 @@ def which_tdengine() -> str:
 
 @contextmanager
 def pick_tdengine() -> Iterator[TDenginePart]:
-    """The best TDengine present, ready, and ended afterwards. Raises TDengineAbsent, saying why, when there is none."""
+    """The best TDengine present, ready, and ended afterwards. Raises ServerAbsent, saying why, when there is none."""
     address = os.environ.get(ADDRESS_VARIABLE)
     if address:
         head, _, rest = address.partition("://")
@@ -191,12 +187,12 @@ def pick_tdengine() -> Iterator[TDenginePart]:
     else:
         reasons.append("no Docker daemon answers")
     if not _on_path():
-        raise TDengineAbsent(", ".join([*reasons, "no taosd and taosadapter on PATH"]))
+        raise ServerAbsent(", ".join([*reasons, "no taosd and taosadapter on PATH"]))
     folder = Path(tempfile.mkdtemp(prefix="headrace-tdengine-"))
     server = NativeTDengine(folder)
     try:
         server.start()
-        yield TDenginePart(server.dsn, "native: taosd and taosadapter on PATH", server)
+        yield TDenginePart(server.dsn, "native: taosd and taosadapter on PATH")
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
@@ -215,13 +211,15 @@ def sql(host: str, port: int, statement: str) -> dict[str, Any]:
         return result
 
 
-def wait_ready(host: str, port: int, *, alive: Any = lambda: True, output: Any = str) -> None:
+def wait_ready(
+    host: str, port: int, *, alive: Callable[[], bool] = lambda: True, output: Callable[[], str] = str
+) -> None:
     """Wait until a database can be made: the server calls itself ready before that."""
     deadline = time.monotonic() + START_TIMEOUT_S
     last = ""
     while time.monotonic() < deadline:
         if not alive():
-            raise TDengineAbsent(f"taosd or taosadapter ended at once: {output()}")
+            raise ServerAbsent(f"taosd or taosadapter ended at once: {output()}")
         try:
             answer = sql(host, port, "CREATE DATABASE IF NOT EXISTS headrace_probe VGROUPS 1")
         except OSError as error:
@@ -232,7 +230,7 @@ def wait_ready(host: str, port: int, *, alive: Any = lambda: True, output: Any =
                 return
             last = str(answer)
         time.sleep(0.1)
-    raise TDengineAbsent(f"TDengine was not ready within {START_TIMEOUT_S:.0f} s: {last} {output()}")
+    raise ServerAbsent(f"TDengine was not ready within {START_TIMEOUT_S:.0f} s: {last} {output()}")
 
 
 def _start_container() -> tuple[Any, str]:
@@ -253,12 +251,6 @@ def _start_container() -> tuple[Any, str]:
 
 def _on_path() -> bool:
     return shutil.which("taosd") is not None and shutil.which("taosadapter") is not None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _without_password(dsn: str) -> str:
