@@ -14,8 +14,7 @@ HeadraceError                 what happened, and a hint: what to do about it
 ├── PortTaken                 a port that a service wants is in use
 ├── DataFolderError           the data folder cannot be written, or its disk is full
 ├── FileHandlesError          the process may not open as many files as it needs
-├── SourceError               a recording or endpoint that a producer reads is unusable
-└── LedgerError               the ledger does not add up
+└── SourceError               a recording or endpoint that a producer reads is unusable
 
 The command line prints ``message`` and ``hint`` on one line each and exits with 2.
 """
@@ -138,7 +137,3 @@ class FileHandlesError(HeadraceError):
 
 class SourceError(HeadraceError):
     """A recording that a producer reads is absent or unusable."""
-
-
-class LedgerError(HeadraceError):
-    """The ledger does not add up."""

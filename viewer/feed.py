@@ -53,7 +53,6 @@ class _Source:
     caught_up: bool = False
     full_reads: int = 0
     jumps: int = 0
-    rows_read: int = 0
     updated_at: float | None = None
     newest_us: int | None = None
     too_old: int = 0
@@ -65,7 +64,6 @@ class _Source:
         self.updated_at = now
         self.newest_us = max(self.newest_us or 0, *columns[self.table.time])
         if self.caught_up:
-            self.rows_read += rows
             self.seen.append((now, rows))
             while self.seen[0][0] < now - RATE_S:
                 self.seen.popleft()

@@ -19,9 +19,6 @@ from headrace.wire.reasons import BAD, RefusedError
 _INT64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _TYPES: dict[FieldType, Any] = {"float": float, "int": _INT64, "bool": bool, "text": str, "time": str}
 
-Decode = Any
-"""From a message's bytes to its struct."""
-
 
 class Shape:
     """The members of one topic's messages: the key if it is one, the time, fields and tags."""
