@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
-WORKERS ?= auto
+# Of the tests on real parts twice as many as cores: they wait more than they compute.
+WORKERS ?=
 
 UV := .cache/lock/bin/uv
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -33,13 +34,14 @@ demo: $(STAMP) ## Run the whole line and show it (ARGS="--reset" starts over)
 	@$(BIN)/headrace demo $(ARGS)
 
 test: $(STAMP) ## Run the tests on the best real parts present (ARGS="-k windows")
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),$(shell $(BIN)/python -c 'import os; print(2 * os.cpu_count())')) \
+	    --dist worksteal $(ARGS)
 
 test-fast: $(STAMP) ## Run the tests that start nothing, in a minute
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),auto) --dist worksteal -m "not slow" $(ARGS)
 
 coverage: $(STAMP) ## Run the same with coverage, and show it by folder
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-report= $(ARGS); \
+	$(BIN)/python -m pytest -n $(or $(WORKERS),auto) --dist worksteal -m "not slow" --cov --cov-report= $(ARGS); \
 	    ended=$$?; $(BIN)/python tests/coverage_by_folder.py && exit $$ended
 
 faults: $(STAMP) ## Disturb the whole line and recount it (ARGS="--minutes 15 --seed 7")
