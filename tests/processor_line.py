@@ -107,7 +107,7 @@ def until(
 class ProcessorLine:
     """One topic, one stream, and what came of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         address: str,
         name: str,

@@ -139,7 +139,7 @@ def named(device: str, **values: object) -> bytes:
     return json.dumps(reading, ensure_ascii=False).encode()
 
 
-def test_no_size_stops_a_service(broker: KafkaPart, name: str, tmp_path: Path) -> None:
+def test_no_size_stops_a_service(broker: KafkaPart, name: str, tmp_path: Path) -> None:  # noqa: PLR0915 - one story
     line = Case(broker.address, name, tmp_path)
     refused: list[tuple[str, bytes, bytes]] = []
     kept = 0

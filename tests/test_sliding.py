@@ -114,7 +114,7 @@ def expected(window: list[Reading]) -> dict[str, Any]:
     return said
 
 
-def _expected(aggregate: str, timed: list[tuple[int, Any]], values: list[Any], n: int) -> Any:
+def _expected(aggregate: str, timed: list[tuple[int, Any]], values: list[Any], n: int) -> Any:  # noqa: PLR0911 - one return a kind of aggregate
     counts = {"count": len(values), "missing": n - len(values), "distinct": len(set(values))}
     if aggregate in counts:
         return counts[aggregate]

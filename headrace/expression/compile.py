@@ -50,7 +50,7 @@ class Compiler:
         self._fitting = Fitting(text)
         self.names: set[str] = set()
 
-    def compile(self, node: Node) -> Typed:
+    def compile(self, node: Node) -> Typed:  # noqa: PLR0911 - one return a kind of node
         """The node as column operations. Raises ExpressionError for an unknown name or types that do not fit."""
         match node:
             case syntax.Literal():

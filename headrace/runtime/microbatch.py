@@ -77,7 +77,7 @@ class MicroBatchApplication(HookedApplication):
 
     consumer: MicroBatchConsumer
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         *,
         broker: str,

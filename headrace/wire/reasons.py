@@ -110,7 +110,7 @@ class Judge:
                 return reason
         return None
 
-    def _reason_of_value(self, name: str, value: Any) -> Reason | None:
+    def _reason_of_value(self, name: str, value: Any) -> Reason | None:  # noqa: PLR0911 - one return a reason
         """What is wrong with a value, or with one of a column; None if nothing is."""
         if name == self._time:
             kinds = (int, float) if self._time_is_number else (str,)

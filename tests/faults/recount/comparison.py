@@ -160,7 +160,7 @@ class Recount:
         for group, start in missing:
             self.findings.lose(what, f"{group} at {start}: {over[group, start].says()} is not in the store")
 
-    def _judge(  # noqa: PLR0917 - what a window says, and what it must be
+    def _judge(
         self,
         what: str,
         stream: Stream,
