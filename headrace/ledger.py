@@ -6,7 +6,7 @@ say up to which offset they count, so they can be added up at any time:
 
     offsets   =  messages + gaps + expired + skipped           (gaps: transaction markers, compacted messages)
     messages  =  accepted + dead-lettered + tombstones         (a message is accepted or refused whole)
-    readings  =  stored + duplicate + dropped                  (sink)
+    readings  =  stored + updated + duplicate + dropped        (sink)
     readings  =  windowed + outside + waiting + late + filtered + repeated + corrected      (stream)
 """
 
@@ -22,6 +22,10 @@ from headrace.pipeline import Pipeline
 from headrace.pipeline.tables import ledger_topic
 from headrace.stores.port import Progress
 from headrace.wire import Refused
+
+SINK_FATES = ("stored", "updated", "duplicate")
+"""What becomes of a reading or a window's result in a sink: its row is the first of its device and time, replaces
+another, or changes nothing."""
 
 STREAM_FATES = ("windowed", "outside", "waiting", "late", "filtered", "repeated", "corrected")
 """What becomes of a reading in a stream: it is in a window; in none, though it was looked at (outside); its place
@@ -164,7 +168,7 @@ class Line:
     @property
     def gap(self) -> int:
         """Readings that nobody accounts for; 0 in a sound ledger."""
-        fates = ("stored", "duplicate") if self.stage == "sinks" else STREAM_FATES
+        fates = SINK_FATES if self.stage == "sinks" else STREAM_FATES
         return self.readings - sum(self.counts.get(fate, 0) for fate in fates) - self.dropped
 
     @property

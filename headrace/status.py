@@ -103,9 +103,8 @@ class Board:
         ]
 
     def _raw(self) -> Grid:
-        grid = _grid(
-            "topic to store", "in/s", "stored/s", "lag", "stored", "duplicate", "dead letters", "dropped", "ledger"
-        )
+        kept = ("stored", "updated", "duplicate")
+        grid = _grid("topic to store", "in/s", "stored/s", "lag", *kept, "dead letters", "dropped", "ledger")
         for line in self._lines:
             if line.stage == "sinks":
                 grid.add_row(
@@ -113,8 +112,7 @@ class Board:
                     f"{self._produced_rate(line):,.0f}",
                     f"{self._rate(line, 'stored'):,.0f}",
                     f"{line.behind:,}",
-                    f"{line.counts.get('stored', 0):,}",
-                    f"{line.counts.get('duplicate', 0):,}",
+                    *(f"{line.counts.get(name, 0):,}" for name in kept),
                     f"{line.refused:,}",
                     f"{line.dropped:,}",
                     _mark(line),

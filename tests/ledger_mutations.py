@@ -317,6 +317,8 @@ TAMPERED: dict[str, dict[str, Counts]] = {
         "a row more": {"stored": 1},
         "a row less": {"stored": -1},
         "a duplicate for a row": {"stored": -1, "duplicate": 1},
+        "an update for a row": {"stored": -1, "updated": 1},
+        "an update more": {"updated": 1},
         "a row for a duplicate": {"stored": 1, "duplicate": -1},
         "a row dropped": {"stored": -1, "dropped:retention": 1},
         "a reading and its row less": {"stored": -1, "read": -1},

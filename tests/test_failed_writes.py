@@ -170,8 +170,8 @@ def test_a_write_that_fails_at_any_statement_leaves_no_trace_after_the_next(plac
     expected = seen(plain, table := filled(plain, "sound"))
     together(plain, table)
     before, expected = expected, seen(plain, table)
-    assert expected[1][0].counts == {"stored": 6, "duplicate": 2, "read": 8}
-    assert expected[1][1].counts == {"stored": 3, "duplicate": 2, "read": 5}
+    assert expected[1][0].counts == {"stored": 6, "updated": 1, "duplicate": 1, "read": 8}
+    assert expected[1][1].counts == {"stored": 3, "updated": 1, "duplicate": 1, "read": 5}
     for at in itertools.count(1):
         store, reader = place.prepared(), place.open(readonly=True)
         table = filled(store, f"at-{at}")
@@ -205,7 +205,7 @@ def test_messages_that_are_counted_in_part_are_refused_whole(place: Place) -> No
         grown.do(store, METERS)
     assert seen(store, METERS) == before
     Write(0, 10, grown.rows[10:], "hall").do(store, METERS)
-    assert store.progress()["meters", 0].counts == {"stored": 15, "duplicate": 0, "read": 15}
+    assert store.progress()["meters", 0].counts == {"stored": 15, "updated": 0, "duplicate": 0, "read": 15}
 
 
 DECLARED = """

@@ -230,7 +230,7 @@ def test_killed_over_and_over_it_loses_and_counts_twice_nothing(opened: Line) ->
     opened.start()
     counts = opened.until_read(produced)
     assert counts["messages"] == produced
-    assert counts["stored"] + counts["duplicate"] == produced
+    assert counts["stored"] + counts["updated"] + counts["duplicate"] == produced
     assert opened.verdict() == []
 
 

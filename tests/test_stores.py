@@ -288,7 +288,7 @@ def test_reset_drops_rows_and_counts(place: Place) -> None:
     store.reset()
     store.prepare([METERS, MEANS], YEARS)
     assert (store.count(METERS), store.latest(METERS, 5), store.progress()) == (0, {}, {})
-    assert Sink(store, METERS).write(meters(("m1", 0, 1.0))) == {"stored": 1, "duplicate": 0}
+    assert Sink(store, METERS).write(meters(("m1", 0, 1.0))) == {"stored": 1, "updated": 0, "duplicate": 0}
 
 
 # Writing and counting
@@ -299,7 +299,7 @@ def test_rows_counts_and_what_the_caller_adds_are_there_after_write(place: Place
     sink = Sink(store, METERS)
     sink.write(meters(("m1", 0, 1.0), ("m2", 0, 2.0)), produced=3, dead_lettered=1)
     counts = sink.write(meters(("m1", 1, 3.0)), produced=1)
-    assert counts == {"stored": 3, "duplicate": 0, "produced": 4, "dead_lettered": 1}
+    assert counts == {"stored": 3, "updated": 0, "duplicate": 0, "produced": 4, "dead_lettered": 1}
     reader = place.open(readonly=True)
     assert reader.progress()[("meters", 0)].counts == counts
     assert reader.progress()[("meters", 0)].next_offset == 3
@@ -312,7 +312,7 @@ def test_rows_counts_and_what_the_caller_adds_are_there_after_write(place: Place
 
 def test_batch_of_refused_messages_only_moves_the_counts(place: Place) -> None:
     sink = Sink(place.prepared(), METERS)
-    assert sink.write(meters(), dead_lettered=1) == {"stored": 0, "duplicate": 0, "dead_lettered": 1}
+    assert sink.write(meters(), dead_lettered=1) == {"stored": 0, "updated": 0, "duplicate": 0, "dead_lettered": 1}
     assert sink.write(meters(), dead_lettered=1)["dead_lettered"] == 2
 
 
@@ -334,7 +334,7 @@ def test_same_rows_again_are_duplicates_and_change_nothing(place: Place) -> None
     batch = meters(("m1", 0, 1.0), ("m2", 0, None), ("m1", 1, 3.0))
     sink.write(batch)
     before = everything(store, METERS)
-    assert sink.write(batch) == {"stored": 3, "duplicate": 3}
+    assert sink.write(batch) == {"stored": 3, "updated": 0, "duplicate": 3}
     assert everything(store, METERS) == before
 
 
@@ -342,7 +342,7 @@ def test_another_value_at_the_same_time_replaces_the_row_whole(place: Place) -> 
     store = place.prepared()
     sink = Sink(store, METERS)
     sink.write(meters(("m1", 0, 1.0)))
-    assert sink.write(meters(("m1", 0, 9.0), note=[None])) == {"stored": 1, "duplicate": 1}
+    assert sink.write(meters(("m1", 0, 9.0), note=[None])) == {"stored": 1, "updated": 1, "duplicate": 0}
     assert rows(store.latest(METERS, 5), "ts", "current", "note") == [(0, 9.0, None)]
 
 
@@ -351,7 +351,7 @@ def test_repeats_inside_one_batch_are_counted_and_the_last_wins(place: Place) ->
     counts = Sink(store, METERS).write(
         meters(("m1", 0, 1.0), ("m2", 0, 5.0), ("m1", 0, 2.0), ("m1", 1, 4.0), ("m1", 0, 3.0))
     )
-    assert counts == {"stored": 3, "duplicate": 2}
+    assert counts == {"stored": 3, "updated": 2, "duplicate": 0}
     assert sorted(rows(store.latest(METERS, 5), "device", "ts", "current")) == [
         ("m1", 0, 3.0),
         ("m1", 1, 4.0),
@@ -365,13 +365,13 @@ def test_rows_out_of_order_are_new_and_not_duplicates(place: Place) -> None:
     assert sink.write(meters(("m1", 50, 1.0), ("m1", 20, 1.0), ("m2", 99, 1.0)))["stored"] == 5
     # One that is there, one between, one repeated in the batch, one ahead.
     counts = sink.write(meters(("m1", 50, 1.0), ("m1", 30, 1.0), ("m1", 30, 1.0), ("m1", 101, 1.0)))
-    assert counts == {"stored": 7, "duplicate": 2}
+    assert counts == {"stored": 7, "updated": 0, "duplicate": 2}
 
 
 def test_counts_are_exact_over_many_disordered_batches_and_a_reopened_store(place: Place) -> None:
     random = np.random.default_rng(7)
     seen: dict[tuple[str, int], float] = {}
-    store, at, duplicates = place.prepared(), 0, 0
+    store, at, updates, duplicates = place.prepared(), 0, 0, 0
     for round_ in range(12):
         if round_ == 6:
             store.close()
@@ -381,11 +381,12 @@ def test_counts_are_exact_over_many_disordered_batches_and_a_reopened_store(plac
             (f"m{random.integers(0, 9)}", int(random.integers(0, 150)), float(random.integers(0, 3))) for _ in range(n)
         ]
         for device, second, current in picked:
-            duplicates += (device, second) in seen
+            updates += seen.get((device, second), current) != current
+            duplicates += seen.get((device, second)) == current
             seen[device, second] = current
         counts = Sink(store, METERS, at=at).write(meters(*picked))
         at += n
-        assert counts == {"stored": len(seen), "duplicate": duplicates}
+        assert counts == {"stored": len(seen), "updated": updates, "duplicate": duplicates}
     found = rows(store.latest(METERS, 100_000), "device", "ts", "current")
     assert {(device, ts): current for device, ts, current in found} == seen
     assert store.count(METERS) == len(seen) == len(found)
@@ -442,7 +443,12 @@ def test_writer_killed_at_any_point_leaves_counts_that_add_up(place: Place) -> N
         store.write(METERS, batch, Position("meters", 0, at, at + 50, {"produced": 50}))
     progress = store.progress()[("meters", 0)]
     assert progress == before
-    assert progress.counts == {"stored": progress.next_offset, "duplicate": 0, "produced": progress.next_offset}
+    assert progress.counts == {
+        "stored": progress.next_offset,
+        "updated": 0,
+        "duplicate": 0,
+        "produced": progress.next_offset,
+    }
     assert store.count(METERS) == progress.next_offset
 
 
@@ -462,7 +468,7 @@ def test_failure_between_counts_and_rows_is_healed_by_writing_again(
         with pytest.raises(StoreUnavailable):
             store.write(METERS, batch, position)
     assert store.count(METERS) == 0
-    assert store.write(METERS, batch, position).counts == {"stored": 2, "duplicate": 0}
+    assert store.write(METERS, batch, position).counts == {"stored": 2, "updated": 0, "duplicate": 0}
     assert store.count(METERS) == 2
 
 
@@ -500,7 +506,7 @@ def test_partition_that_moves_to_another_writer_and_back_is_counted_exactly(plac
     batch = meters(("m1", 5, 1.0), ("m1", 6, 1.0), location=["attic", "attic"])
     other.write(METERS, batch, Position("meters", 0, 1, 3))
     counts = one.write(METERS, meters(("m1", 5, 1.0), ("m1", 7, 1.0)), Position("meters", 0, 3, 5)).counts
-    assert counts == {"stored": 4, "duplicate": 1}
+    assert counts == {"stored": 4, "updated": 0, "duplicate": 1}
     assert set(one.latest(METERS, 9)["location"]) == {"hall"}
 
 
@@ -511,7 +517,7 @@ def test_partition_that_is_taken_over_for_the_first_time_is_counted_exactly(plac
     one.write(METERS, meters(("m1", 5, 1.0), ("m1", 6, 1.0)), Position("meters", 0, 1, 3))
     # A repeat of what the first one wrote since the second one has looked at the devices.
     counts = other.write(METERS, meters(("m1", 6, 1.0), ("m1", 7, 1.0)), Position("meters", 0, 3, 5)).counts
-    assert counts == {"stored": 4, "duplicate": 1}
+    assert counts == {"stored": 4, "updated": 0, "duplicate": 1}
 
 
 def test_a_writer_that_was_suspended_within_a_write_does_not_replace_newer_counts(
@@ -530,9 +536,9 @@ def test_a_writer_that_was_suspended_within_a_write_does_not_replace_newer_count
 
     monkeypatch.setattr(slow, "_intend", suspended)
     slow.write(METERS, meters(("m1", 1, 1.0)), Position("meters", 0, 1, 2))
-    assert other.progress()["meters", 0] == Progress(4, {"stored": 4, "duplicate": 0})
+    assert other.progress()["meters", 0] == Progress(4, {"stored": 4, "updated": 0, "duplicate": 0})
     counts = other.write(METERS, meters(("m1", 4, 1.0)), Position("meters", 0, 4, 5)).counts
-    assert counts == {"stored": 5, "duplicate": 0}
+    assert counts == {"stored": 5, "updated": 0, "duplicate": 0}
 
 
 def test_older_counts_are_deleted(tdengine_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -541,7 +547,7 @@ def test_older_counts_are_deleted(tdengine_place: Place, monkeypatch: pytest.Mon
     assert isinstance(store, TDengineStore)
     for i in range(10):
         store.write(METERS, meters(("m1", i, 1.0)), Position("meters", 0, i, i + 1))
-    assert store.progress()["meters", 0] == Progress(10, {"stored": 10, "duplicate": 0})
+    assert store.progress()["meters", 0] == Progress(10, {"stored": 10, "updated": 0, "duplicate": 0})
     assert store._connection.query(f"SELECT COUNT(*) FROM `{PROGRESS}`") == [(3,)]
 
 
@@ -572,10 +578,10 @@ def test_higher_revision_replaces_and_lower_never_does(place: Place) -> None:
     store = place.prepared()
     sink = Sink(store, MEANS)
     sink.write(means(("m1", 0, 5, 0), ("m1", 10, 7, 0)))
-    assert sink.write(means(("m1", 0, 6, 1))) == {"stored": 2, "duplicate": 1}
-    assert sink.write(means(("m1", 0, 5, 0))) == {"stored": 2, "duplicate": 2}
+    assert sink.write(means(("m1", 0, 6, 1))) == {"stored": 2, "updated": 1, "duplicate": 0}
+    assert sink.write(means(("m1", 0, 5, 0))) == {"stored": 2, "updated": 1, "duplicate": 1}
     assert rows(store.latest(MEANS, 5), "start", "count", "revision") == [(0, 6, 1), (10, 7, 0)]
-    assert sink.write(means(("m1", 0, 8, 1)))["duplicate"] == 3
+    assert sink.write(means(("m1", 0, 8, 1))) == {"stored": 2, "updated": 2, "duplicate": 1}
     assert rows(store.latest(MEANS, 5), "start", "count", "revision") == [(0, 8, 1), (10, 7, 0)]
 
 
@@ -584,7 +590,7 @@ def test_highest_revision_in_a_batch_wins_whatever_its_order(place: Place) -> No
     counts = Sink(store, MEANS).write(
         means(("m1", 0, 7, 2), ("m1", 0, 6, 1), ("m2", 0, 1, 0), ("m2", 0, 2, 1), ("m1", 0, 5, 0))
     )
-    assert counts == {"stored": 2, "duplicate": 3}
+    assert counts == {"stored": 2, "updated": 1, "duplicate": 2}
     assert sorted(rows(store.latest(MEANS, 5), "device", "count", "revision")) == [("m1", 7, 2), ("m2", 2, 1)]
 
 
@@ -600,7 +606,7 @@ def test_a_window_never_goes_back(place: Place) -> None:
     assert stored() == [(5, 0, False)]
     # It is another result of as many readings: of two groups that were merged, say.
     sink.write(means(("m1", 0, 5, 0), final=False))
-    assert sink.write(means(("m1", 0, 5, 0))) == {"stored": 1, "duplicate": 4}
+    assert sink.write(means(("m1", 0, 5, 0))) == {"stored": 1, "updated": 2, "duplicate": 2}
     sink.write(means(("m1", 0, 9, 0), final=False))
     assert stored() == [(5, 0, True)]
     # What is final is replaced by what is final, and a correction may take readings away.
@@ -614,7 +620,7 @@ def test_of_the_rows_of_a_window_in_one_batch_the_furthest_is_stored(place: Plac
     batch = means(("m1", 0, 7, 0), ("m1", 0, 6, 0), ("m1", 0, 5, 0), ("m2", 0, 3, 0), ("m2", 0, 2, 0))
     batch = batch.with_columns({"final": Values.of([False, True, False, False, False])})
     store = place.prepared()
-    assert Sink(store, MEANS).write(batch) == {"stored": 2, "duplicate": 3}
+    assert Sink(store, MEANS).write(batch) == {"stored": 2, "updated": 1, "duplicate": 2}
     assert sorted(rows(store.latest(MEANS, 5), "device", "count", "final")) == [("m1", 6, True), ("m2", 3, False)]
 
 
@@ -662,7 +668,7 @@ def test_nasty_device_names_stay_apart_and_come_back(place: Place) -> None:
     assert sink.write(meters(*[(name, 0, float(i)) for i, name in enumerate(NASTY)]))["duplicate"] == len(NASTY)
     reopened = place.prepared()
     counts = Sink(reopened, METERS, at=sink.next).write(meters(*[(name, 1, float(i)) for i, name in enumerate(NASTY)]))
-    assert counts == {"stored": 2 * len(NASTY), "duplicate": 2 * len(NASTY)}
+    assert counts == {"stored": 2 * len(NASTY), "updated": 0, "duplicate": 2 * len(NASTY)}
     for i, name in enumerate(NASTY):
         found = store.between(METERS, name, T0, T0 + 2 * SECOND_US)
         assert rows(found, "device", "ts", "current") == [(name, 0, float(i)), (name, 1, float(i))]
@@ -771,7 +777,7 @@ def test_rows_older_than_the_retention_are_dropped_and_counted(place: Place) -> 
     sink = Sink(store, METERS)
     old = -3 * 86_400
     counts = sink.write(meters(("m1", old, 1.0), ("m1", 0, 2.0), ("m2", old - 40_000 * 86_400, 1.0)))
-    assert counts == {"stored": 1, "duplicate": 0, "dropped:retention": 2}
+    assert counts == {"stored": 1, "updated": 0, "duplicate": 0, "dropped:retention": 2}
     assert sink.write(meters(("m1", old, 1.0)))["dropped:retention"] == 3
     assert rows(store.latest(METERS, 9), "device", "ts") == [("m1", 0)]
 
@@ -808,7 +814,7 @@ def test_text_too_long_for_tdengine_is_dropped_and_counted(tdengine_place: Place
             location=["hall", "hall", "hall", "hall", "x" * 5_000],
         )
     )
-    assert counts == {"stored": 2, "duplicate": 0, "dropped:too_long": 3}
+    assert counts == {"stored": 2, "updated": 0, "duplicate": 0, "dropped:too_long": 3}
     assert store.latest(METERS, 9)["note"] == ["é" * 2_048, "x" * 4_096]
 
 
@@ -1163,7 +1169,7 @@ def test_writer_and_tail_recover_from_a_restarted_adapter(own_tdengine: NativeTD
         write(lambda: True)
     found += collect(tail, at - len(found), "ts", seconds=60)
     assert [ts for (ts,) in found] == list(range(at))
-    assert store.progress()[("meters", 0)].counts == {"stored": at, "duplicate": 0}
+    assert store.progress()[("meters", 0)].counts == {"stored": at, "updated": 0, "duplicate": 0}
     assert store.count(METERS) == at
     place.remove()
 
@@ -1255,7 +1261,7 @@ def test_people_find_a_view_with_the_name_of_the_topic(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "store.db")
     assert connection.execute("SELECT device, current, location FROM meters").fetchall() == [("m1", 1.5, "hall")]
     counts = connection.execute('SELECT counts FROM ":progress"').fetchone()[0]
-    assert json.loads(counts) == {"stored": 1, "duplicate": 0}
+    assert json.loads(counts) == {"stored": 1, "updated": 0, "duplicate": 0}
     connection.close()
     place.remove()
 

@@ -35,10 +35,11 @@ def nothing() -> None:
 class Position:
     """Which messages a write covers: offsets ``first_offset`` to ``next_offset`` - 1 of a partition.
 
-    ``counts`` are what those messages add to the partition's counts, beside ``stored`` and ``duplicate``,
-    which the store adds itself (a row is a duplicate when its (device, time) was there already, or stands
-    earlier in the same batch) and, for rows that it does not keep, ``dropped:retention`` (older than the
-    retention) and ``dropped:too_long`` (a text that it cannot hold). Together they are all rows of the batch.
+    ``counts`` are what those messages add to the partition's counts, beside those that the store adds itself: rows
+    ``stored`` are the first of their device and time; rows ``updated`` replace one that says otherwise, be it stored or
+    earlier in the batch, as each provisional result and the final one replace the one before; a ``duplicate`` changes
+    nothing; and of rows that are not kept ``dropped:retention`` are older than the retention and ``dropped:too_long``
+    have a text that the store cannot hold. Together they are all rows of the batch.
     """
 
     topic: str

@@ -13,6 +13,7 @@ from headrace.pipeline.tables import Table
 from headrace.stores.port import Position, Progress
 
 STORED = "stored"
+UPDATED = "updated"
 DUPLICATE = "duplicate"
 
 LATEST_US = 31_556_995_199_999_999
@@ -58,7 +59,7 @@ def check_whole(position: Position, before: Progress) -> None:
 
 def added(counts: Mapping[str, int], position: Position, own: Mapping[str, int]) -> dict[str, int]:
     """The partition's counts after a write: those before, what the messages add, and what the store adds itself."""
-    total = {STORED: 0, DUPLICATE: 0, **counts}
+    total = {STORED: 0, UPDATED: 0, DUPLICATE: 0, **counts}
     for more in (position.counts, own):
         for name, count in more.items():
             if count:

@@ -25,7 +25,7 @@ from headrace.exhaustion import check_file_handles, is_full, may_not_grow
 from headrace.pipeline.tables import Table
 from headrace.stores.file_writes import FileWrites
 from headrace.stores.port import TOO_OLD, Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
+from headrace.stores.rows import DUPLICATE, STORED, UPDATED, added, check_whole, kept
 from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_of, joined, make, quoted, rows_of
 
 SCHEME = "sqlite:///"
@@ -89,9 +89,9 @@ class SQLiteStore:
                 # to add, and older values than those that were written since.
                 return before
             position.still_ours()
-            new = plan.write(connection, rows) if len(rows) else 0
+            new, updated = plan.write(connection, rows) if len(rows) else (0, 0)
             self._expire(connection, table)
-            own = {STORED: new, DUPLICATE: len(rows) - new, TOO_OLD: expired}
+            own = {STORED: new, UPDATED: updated, DUPLICATE: len(rows) - new - updated, TOO_OLD: expired}
             progress = Progress(position.next_offset, added(before.counts, position, own))
             connection.execute(
                 'INSERT OR REPLACE INTO ":progress" VALUES (?, ?, ?, ?)',

@@ -61,8 +61,8 @@ class Plan:
         self._ids.clear()
         self._known.clear()
 
-    def write(self, connection: sqlite3.Connection, batch: Batch) -> int:
-        """Upsert the rows within the open transaction; how many of them were new."""
+    def write(self, connection: sqlite3.Connection, batch: Batch) -> tuple[int, int]:
+        """Upsert the rows within the open transaction; how many of them were new, and how many replaced another."""
         self._devices(connection, batch)
         devices = batch.devices.looked_up(self._ids).tolist()
         columns = [batch.column(name).tolist() for name in self._names]
@@ -71,11 +71,12 @@ class Plan:
         ts_us = batch.ts_us.tolist()
         arrivals = range(first, first + n)
         new = connection.executemany(self._insert, zip(arrivals, devices, ts_us, *columns, strict=True)).rowcount
-        if new < n:
-            # Some were there. Which ones differ from what is stored is asked row by row: repeats are rare.
-            arrivals = range(first + n, first + 2 * n)
-            connection.executemany(self._correct, zip(arrivals, devices, ts_us, *columns, strict=True))
-        return new
+        if new == n:
+            return new, 0
+        # Some were there. Which ones differ from what is stored is asked row by row: repeats are rare.
+        arrivals = range(first + n, first + 2 * n)
+        updated = connection.executemany(self._correct, zip(arrivals, devices, ts_us, *columns, strict=True)).rowcount
+        return new, updated
 
     def _devices(self, connection: sqlite3.Connection, batch: Batch) -> None:
         """Give every device of the batch its number, and keep its tags."""

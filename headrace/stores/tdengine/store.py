@@ -23,7 +23,7 @@ from headrace.duration import Duration
 from headrace.errors import StoreError
 from headrace.pipeline.tables import Column, Table
 from headrace.stores.port import TOO_OLD, Columns, Position, Progress
-from headrace.stores.rows import DUPLICATE, STORED, added, check_whole, kept
+from headrace.stores.rows import DUPLICATE, STORED, UPDATED, added, check_whole, kept
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import (
     PROGRESS,
@@ -104,6 +104,7 @@ class TDengineStore:
             if position.next_offset > before.next_offset:
                 own = {
                     STORED: planned.new,
+                    UPDATED: planned.updated,
                     DUPLICATE: planned.duplicate,
                     TOO_OLD: expired,
                     TOO_LONG: planned.too_long,

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,11 @@ _VIEWS: dict[FieldType, Any] = {
 }
 
 
+Key = tuple[str, int]
+"""A subtable and a time (µs)."""
+Row = tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class Planned:
     """A batch held against what is stored: how it counts, and what is to be done.
@@ -43,6 +49,7 @@ class Planned:
     """
 
     new: int
+    updated: int
     duplicate: int
     too_long: int
     batch: Batch
@@ -86,20 +93,22 @@ class Writer:
         columns = [batch.column(column.name) for column in self._table.columns]
         sorted_slots = slots if places is None else slots[places]
         sorted_us = batch.ts_us if places is None else batch.ts_us[places]
-        there = 0
+        rows, there, updated = len(sorted_slots), 0, 0
         useless: list[int] = []
         old = np.flatnonzero(sorted_us <= self._subtables.newest_us[sorted_slots])
-        if len(old):
+        if len(old) or rows < len(batch):
             old_places = old if places is None else places[old]
-            there, useless = self._compare(old, old_places, sorted_slots, batch.ts_us, columns)
-        rows = len(sorted_slots)
+            stored = self._stored(sorted_slots[old], batch.ts_us[old_places]) if len(old) else {}
+            asked = old_places if rows == len(batch) else np.union1d(old_places, _repeats(slots, batch.ts_us))
+            compared = _Compared(self._rows(asked, slots, batch.ts_us, columns), stored, self._ranking)
+            there, useless = compared.useless(old, old_places)
+            updated = compared.updates()
         if useless:
             places = np.delete(np.arange(rows) if places is None else places, useless)
             sorted_slots = np.delete(sorted_slots, useless)
-        repeated = len(batch) - rows
-        return Planned(
-            rows - there, repeated + there, whole - len(batch), batch, places, sorted_slots, columns, devices, tags
-        )
+        new, misfit = rows - there, whole - len(batch)
+        duplicate = len(batch) - new - updated
+        return Planned(new, updated, duplicate, misfit, batch, places, sorted_slots, columns, devices, tags)
 
     def run(self, planned: Planned, still_ours: Callable[[], None]) -> None:
         """Write the planned rows. Returns when they are on the server's disk.
@@ -196,24 +205,12 @@ class Writer:
                 places = places[np.append(~same, True)]
         return places, _starts(slots[places])
 
-    def _compare(
-        self, old: Int64s, places: Int64s, slots: Int64s, ts_us: Int64s, columns: list[Column]
-    ) -> tuple[int, list[int]]:
-        """Of the rows that may be there: how many are, and which of these would change nothing for the better."""
-        stored = self._stored(slots[old], ts_us[places])
-        names, ranking = self._subtables.names, self._ranking
-        listed = [column.tolist() for column in columns]
-        there = 0
-        useless: list[int] = []
-        for i, place in zip(old.tolist(), places.tolist(), strict=True):
-            known = stored.get((names[slots[i]], int(ts_us[place])))
-            if known is None:
-                continue
-            there += 1
-            values = tuple([values[place] for values in listed])
-            if values == known or (ranking is not None and _rank(values, ranking) < _rank(known, ranking)):
-                useless.append(i)
-        return there, useless
+    def _rows(self, places: Int64s, slots: Int64s, ts_us: Int64s, columns: list[Column]) -> dict[int, tuple[Key, Row]]:
+        """The batch's rows at these places, with their subtables and times, as they are stored."""
+        names = self._subtables.names
+        keys = [(names[slot], us) for slot, us in zip(slots[places].tolist(), ts_us[places].tolist(), strict=True)]
+        listed = [_without_nan(column.take(places).tolist()) for column in columns]
+        return dict(zip(places.tolist(), zip(keys, zip(*listed, strict=True), strict=True), strict=True))
 
     def _stored(self, slots: Int64s, ts_us: Int64s) -> dict[tuple[str, int], tuple[Any, ...]]:
         """The stored rows of these subtables among these times, by (subtable, time)."""
@@ -234,7 +231,60 @@ class Writer:
         return found
 
 
-def _rank(row: tuple[Any, ...], ranking: list[int]) -> tuple[int, bool, int]:
+class _Compared:
+    """Rows of a batch held against those of the same device and time that are stored, or come before them."""
+
+    def __init__(
+        self, rows: Mapping[int, tuple[Key, Row]], stored: Mapping[Key, Row], ranking: Sequence[int] | None
+    ) -> None:
+        """``rows``: by their places in the batch, in the order in which they came."""
+        self._rows = rows
+        self._stored = stored
+        self._ranking = ranking
+
+    def useless(self, old: Int64s, places: Int64s) -> tuple[int, list[int]]:
+        """Of the rows at these places how many are stored, and which of ``old`` would change nothing for the better."""
+        there = 0
+        useless: list[int] = []
+        for i, place in zip(old.tolist(), places.tolist(), strict=True):
+            key, row = self._rows[place]
+            if (known := self._stored.get(key)) is not None:
+                there += 1
+                if not self._replaces(row, known):
+                    useless.append(i)
+        return there, useless
+
+    def updates(self) -> int:
+        """How many rows replace another, each looked at after those that came before it."""
+        updates = 0
+        last: dict[Key, Row] = {}
+        for key, row in self._rows.values():
+            before = last.get(key, self._stored.get(key))
+            if before is None or self._replaces(row, before):
+                updates += before is not None
+                last[key] = row
+        return updates
+
+    def _replaces(self, row: Row, before: Row) -> bool:
+        if row == before:
+            return False
+        return self._ranking is None or _rank(row, self._ranking) >= _rank(before, self._ranking)
+
+
+def _repeats(slots: Int64s, ts_us: Int64s) -> Int64s:
+    """The places of rows whose slot and time other rows have, too."""
+    order = np.lexsort((ts_us, slots))
+    same = (np.diff(slots[order]) == 0) & (np.diff(ts_us[order]) == 0)
+    repeated: Int64s = order[np.append(same, False) | np.append(False, same)]
+    return repeated
+
+
+def _without_nan(values: list[Any]) -> list[Any]:
+    """Values as they are stored: what is no number is nothing."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
+
+
+def _rank(row: Row, ranking: Sequence[int]) -> tuple[int, bool, int]:
     return rank(*(row[place] for place in ranking))
 
 

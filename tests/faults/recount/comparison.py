@@ -232,7 +232,8 @@ class Recount:
         for (topic, partition), counts in self._messages.items():
             said = kept.get((topic, partition), {})
             must = {name: n for name, n in counts.items() if name != "rows"}
-            must |= {"stored": counts["rows"], "duplicate": counts["read"] - counts["rows"]}
+            said = {**said, "again": said.pop("updated", 0) + said.pop("duplicate", 0)}
+            must |= {"stored": counts["rows"], "again": counts["read"] - counts["rows"]}
             self._hold("ledger of sinks", f"{topic}[{partition}]", must, said)
 
     def _processors(self) -> None:
