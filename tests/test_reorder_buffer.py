@@ -340,3 +340,17 @@ def test_a_stream_that_goes_on_with_a_longer_grace_takes_what_was_too_late_befor
     counts = {(start - at(0)) / SECOND + before_s: one["count"] for (_, start), one in driver.closed.items()}
     assert counts == closed
     assert driver.windowed.counts["repeated"] == 1
+
+
+def test_deletions_that_were_cut_short_are_made_after_a_restore() -> None:
+    buffer, kept = ReorderBuffer(ties=False), Kept()
+    buffer.put(readings_of([(0, 5, 0, 1), (1, 6, 1, 2)]))
+    kept.write(buffer.held, {0, 1})
+    buffer.release(np.full(2, 9), [])
+    kept.write(buffer.held, {0, 1}, deletions=0)
+    assert kept.pieces.keys() == {"waiting", "waiting.0"}
+    buffer = ReorderBuffer(ties=False)
+    kept.restore(buffer.held)
+    assert len(buffer) == 0
+    kept.write(buffer.held, set())
+    assert kept.pieces.keys() == {"waiting"}
