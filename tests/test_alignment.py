@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from headrace.pipeline.zones import DAY, HOUR, mistake
-from processors.windows.kinds.alignment import NO_END, Alignment, Fixed
-from processors.windows.kinds.zoned import Zoned
+from processors.windows.time.alignment import NO_END, Alignment, Fixed
+from processors.windows.time.zoned import Zoned
 
 MINUTE = 60_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,11 +7,10 @@ properties. From the outside in:
   is late, repeated, filtered), ``input.cuts``, ``windowing`` (``input.reorder_buffer`` and an engine) and ``emission``
 - ``repartition``: the same for groups that span partitions, in two stages: ``local`` and ``merged``
 - ``stage``: what all three have in common; ``state``: any of them as bytes, and back
-- ``time``: clocks, watermarks, and those of source partitions
+- ``time``: clocks and watermarks; ``alignment``, ``zoned``: where windows along time begin and end
 - ``input``: devices and groups, deduplication (``digest``, ``sorted_runs``), late readings
 - ``kinds``: an ``engine`` for each: ``time_windows`` and ``count_windows`` (both are ``pane_windows``, with their
-  ``open_panes``; ``alignment``, ``zoned``: where windows begin and end), ``segment_windows`` (session, state, event;
-  ``segments``: where these are cut), ``sliding_windows`` (``sliding``)
+  ``open_panes``), ``segment_windows`` (session, state, event; ``segments``: where these are cut), ``sliding_windows``
 - ``aggregates``: what is kept of a window's readings
 - ``spec``: what the stream asks for
 """

@@ -16,9 +16,9 @@ from headrace.field_types import FieldType
 from headrace.pipeline.model import Count, Event, Hopping, Pipeline, Session, Sliding, State, Tumbling, Window
 from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
-from processors.windows.kinds.alignment import Alignment, Fixed
-from processors.windows.kinds.zoned import Zoned
+from processors.windows.time.alignment import Alignment, Fixed
 from processors.windows.time.watermark import Follows
+from processors.windows.time.zoned import Zoned
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
 from processors.windows.arrays import heads_of, with_room
 from processors.windows.input.readings import Readings
-from processors.windows.kinds.alignment import Fixed
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.pane_windows import PaneWindows
+from processors.windows.time.alignment import Fixed
 from processors.windows.time.closed_up_to import ClosedUpTo
 
 

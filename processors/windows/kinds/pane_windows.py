@@ -16,10 +16,10 @@ from headrace.batch import Int64s
 from headrace.column import Bools, Column
 from processors.windows.aggregates import Aggregates
 from processors.windows.arrays import with_room
-from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.open_panes import OpenPanes
 from processors.windows.kinds.rows import Rows
+from processors.windows.time.alignment import Alignment
 from processors.windows.time.watermark import NEVER
 
 FOR_EVER = 2**62

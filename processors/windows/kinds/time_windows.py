@@ -7,9 +7,9 @@ import numpy as np
 from headrace.batch import Int64s
 from processors.windows.aggregates import Aggregates
 from processors.windows.input.readings import Readings
-from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.pane_windows import PaneWindows
+from processors.windows.time.alignment import Alignment
 from processors.windows.time.closed_up_to import ClosedUpTo
 
 

@@ -28,11 +28,11 @@ from processors.windows.repartition.merged_parts import SOURCE, MergedParts
 from processors.windows.repartition.numbered import Numbered
 from processors.windows.repartition.pane_parts import SplitPanes
 from processors.windows.repartition.silences import EndedBySilence
+from processors.windows.repartition.source_clocks import SourceClocks, SourceProgress
 from processors.windows.repartition.update import FIRST, Kept, Panes, Update
 from processors.windows.spec import WindowSpec
 from processors.windows.stage import gauges_of
 from processors.windows.time.closed_up_to import ClosedUpTo
-from processors.windows.time.source_clocks import SourceClocks, SourceProgress
 from processors.windows.windowing import Windowing
 
 

@@ -11,9 +11,9 @@ from headrace.batch import Int64s
 from processors.windows.arrays import with_room
 from processors.windows.input.groups import Groups
 from processors.windows.repartition.pane_parts import MergedPanes
+from processors.windows.repartition.source_clocks import SourceProgress
 from processors.windows.repartition.update import Panes, Update, times_of
 from processors.windows.spec import WindowSpec
-from processors.windows.time.source_clocks import SourceProgress
 
 SOURCE = " source"
 """Beside a group's values: the partition whose part of it this is. No field is called so."""

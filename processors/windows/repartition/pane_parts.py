@@ -18,9 +18,9 @@ from headrace.column import Bools, Column
 from processors.windows.aggregates import Aggregates, Partials
 from processors.windows.arrays import with_room
 from processors.windows.input.readings import Readings
-from processors.windows.kinds.alignment import Alignment
 from processors.windows.kinds.time_windows import TimeWindows
 from processors.windows.spec import WindowSpec
+from processors.windows.time.alignment import Alignment
 from processors.windows.time.closed_up_to import ClosedUpTo
 from processors.windows.time.watermark import NEVER
 

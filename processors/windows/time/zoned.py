@@ -11,7 +11,7 @@ import numpy as np
 
 from headrace.batch import Int64s
 from headrace.pipeline.zones import DAY, HOUR, mistake  # noqa: F401 - HOUR is for the examples
-from processors.windows.kinds.alignment import NO_END, spread
+from processors.windows.time.alignment import NO_END, spread
 
 _SECOND = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
