@@ -44,15 +44,16 @@ class Column:
     dtype: np.dtype[Any]
     """float64, int64, bool or object (str)"""
 
-    def __init__(self, values: Array, valid: Bools | None = None) -> None:
+    def __init__(self, values: Array, valid: Bools | None = None, *, whole: bool = False) -> None:
         """Of ``values`` (float64, int64, bool or objects) all are valid, or those that ``valid`` says (n bool).
 
+        Of floats those are valid that are not NaN; ``whole``: it is known that none is, which saves looking.
         The arrays are taken over, and are not to be written to by anyone from then on.
         """
         self.dtype = values.dtype
         self._values: Array | None = values
         self._valid = valid
-        self._settled = valid is not None or values.dtype.kind != "f"
+        self._settled = whole or valid is not None or values.dtype.kind != "f"
         self._listed: list[Any] | None = None
         self._words: Sequence[str] | None = None
         self._codes: Int64s | None = None

@@ -55,8 +55,8 @@ class Repeated:
         except KeyError:
             if len(self._words) > MOST_WORDS:
                 # A new list: columns that were made before keep theirs.
-                self._words, self._codes, codes = [], {}, {}
-                self._codes = codes
+                self._words, self._codes = [], {}
+                codes = self._codes
                 self._known.clear()
                 self._bytes = 0
             for text in listed:

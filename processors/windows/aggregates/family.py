@@ -285,5 +285,5 @@ def given(values: Array, seen: Bools) -> Column:
         values = values + 0.0
         seen = seen & np.isfinite(values)
     if seen.all():
-        return Column(values)
+        return Column(values, whole=True)
     return Column(np.where(seen, values, BLANKS[kind]), seen)
