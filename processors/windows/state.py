@@ -17,7 +17,7 @@ around plain little-endian arrays: nothing in them is ever executed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -26,6 +26,7 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.column import DTYPES
 from headrace.errors import StateError
+from processors.windows.input.pieces import ReadPiece, lacking
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
 from processors.windows.stage import Stage
@@ -131,7 +132,7 @@ def changed_pieces(stage: Stage, next_offset: int) -> Iterator[tuple[str, bytes 
     yield "meta", encode(meta)
 
 
-def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[WindowOperator, int]:
+def restore(spec: WindowSpec, piece: ReadPiece) -> tuple[WindowOperator, int]:
     """A stream's windows as they were, and the next offset they await (-1: any), from ``piece(name)``.
 
     Raises StateError when the state was made by a stream that was declared otherwise.
@@ -140,7 +141,7 @@ def restore(spec: WindowSpec, piece: Callable[[str], bytes | None]) -> tuple[Win
     return operator, restore_into(operator, piece)
 
 
-def restore_into(stage: Stage, piece: Callable[[str], bytes | None]) -> int:
+def restore_into(stage: Stage, piece: ReadPiece) -> int:
     """Make fresh windows what they were, from ``piece(name)``; the next offset that they await (-1: any).
 
     Raises StateError when the state was made by a stream that was declared otherwise.
@@ -203,7 +204,7 @@ def _meta(stage: Stage, packed: bytes) -> Meta:
     return meta
 
 
-def _restore_open(stage: Stage, count: int, piece: Callable[[str], bytes | None]) -> None:
+def _restore_open(stage: Stage, count: int, piece: ReadPiece) -> None:
     groups, dtypes = stage.intake.groups, _dtypes(stage.intake.spec)
     if groups is not None:
         for bucket in range(-(-count // BUCKET)):
@@ -248,7 +249,7 @@ def _in_parts(name: str, value: bytes) -> Iterator[tuple[str, bytes]]:
     yield name, _IN_PARTS + len(parts).to_bytes(4, "little")
 
 
-def _joined(piece: Callable[[str], bytes | None], name: str) -> bytes | None:
+def _joined(piece: ReadPiece, name: str) -> bytes | None:
     packed = piece(name)
     if packed is None:
         return None
@@ -256,18 +257,12 @@ def _joined(piece: Callable[[str], bytes | None], name: str) -> bytes | None:
         return packed[1:]
     parts = [piece(f"{name}.{place}") for place in range(int.from_bytes(packed[1:], "little"))]
     if None in parts:
-        raise _lacking(name)
+        raise lacking(name)
     return b"".join(part for part in parts if part is not None)
 
 
-def _whole(piece: Callable[[str], bytes | None], name: str) -> bytes:
+def _whole(piece: ReadPiece, name: str) -> bytes:
     packed = _joined(piece, name)
     if packed is None:
-        raise _lacking(name)
+        raise lacking(name)
     return packed
-
-
-def _lacking(name: str) -> StateError:
-    return StateError(
-        f"the state lacks its piece {name}", hint="delete the state folder: it is restored from the changelog"
-    )

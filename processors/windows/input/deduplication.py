@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from headrace.batch import Int64s
 from headrace.column import Bools
-from headrace.errors import StateError
 from processors.windows.input import sorted_runs as sizes
 from processors.windows.input.digest import Digests
+from processors.windows.input.pieces import Pieces, ReadPiece
 from processors.windows.input.sorted_runs import ENTRY_BYTES, Level, SortedRun
 
 FRESH, REPEATED, CORRECTED = 0, 1, 2
@@ -36,7 +36,7 @@ Verdicts = NDArray[np.uint8]
 Still = Callable[[Int64s, Int64s], Bools]
 """Of readings (slots, ts_us) which would still be accepted."""
 
-VERSION = 1
+VERSION = 2
 INDEX = "seen"
 
 _RUN_BYTES = 512
@@ -45,17 +45,10 @@ _PRUNED_AT_LEAST = 32_768
 _FEWEST_BITS = 16
 
 
-class Index(msgspec.Struct):
-    """The piece that says which others there are (int64 bytes), in their order, and how the next is named.
+class Header(msgspec.Struct):
+    """What the index says beside the pieces: how many bits of a key are the slot's."""
 
-    ``unused``: those that are being deleted, as that may be cut short.
-    """
-
-    version: int
     bits: int
-    next: int
-    pieces: bytes
-    unused: bytes
 
 
 class Piece(msgspec.Struct):
@@ -75,10 +68,7 @@ class Deduplication:
         self._entries = 0
         self._entries_pruned = 0
         """How many there were left after the last thorough pruning; goes down slowly when there are fewer."""
-        self._next = 0
-        self._written: list[int] = []
-        self._unused: list[int] = []
-        """Pieces that were written and are to be deleted."""
+        self._pieces = Pieces(INDEX, VERSION)
         self._lay_out(_FEWEST_BITS)
 
     def __len__(self) -> int:
@@ -97,7 +87,7 @@ class Deduplication:
         """FRESH, REPEATED or CORRECTED for each of n readings, in the order in which they came; remembers the fresh.
 
         ``slots``: the readings' devices, as places of ``progress_us``: the greatest time that each device had sent
-        before these. What is remembered of a device and time is what the first reading of_digests, also within the n.
+        before these. What is remembered of a device and time is what the first reading says, also within the n.
         Readings that are late must be left out: what has been forgotten of them would be remembered again.
         Those that are not ``used`` (None: all are) are judged like the others, and not remembered.
         """
@@ -193,7 +183,7 @@ class Deduplication:
                 break
         return found
 
-    # Chunks
+    # Runs
 
     def _lay_out(self, bits: int) -> None:
         self._bits = bits
@@ -213,7 +203,11 @@ class Deduplication:
 
     def _settle(self, level: Level) -> None:
         while (first := sizes.due(level.runs, sizes.MOST, sizes.FULL)) is not None:
-            self._unused += level.merge_from(first)
+            self._merge(level, first)
+
+    def _merge(self, level: Level, first: int) -> None:
+        for pieces in level.merge_from(first):
+            self._pieces.drop(pieces)
 
     def _widen(self, bits: int) -> None:
         """Give slots more bits of the key, and times fewer: levels become shorter."""
@@ -237,11 +231,11 @@ class Deduplication:
         for part in numbers.tolist():
             at: Bools | slice = levels == part if len(numbers) > 1 else slice(None)
             within = times[at] & self._mask
-            name = run.name if len(numbers) == 1 else -1
-            placed = SortedRun(keys[at], run.digests[at], int(within.min()), int(within.max()), name)
+            pieces = run.pieces if len(numbers) == 1 else range(0)
+            placed = SortedRun(keys[at], run.digests[at], int(within.min()), int(within.max()), pieces)
             self._levels.setdefault((number << (shift - self._shift)) | part, Level()).append(placed)
-        if len(numbers) > 1 and run.name >= 0:
-            self._unused.append(run.name)
+        if len(numbers) > 1:
+            self._pieces.drop(run.pieces)
 
     # Forgetting
 
@@ -280,8 +274,7 @@ class Deduplication:
                 kept.append(run)
                 continue
             self._entries -= len(run) - alive
-            if run.name >= 0:
-                self._unused.append(run.name)
+            self._pieces.drop(run.pieces)
             if alive:
                 keys = run.keys[stays]
                 times = keys & self._mask
@@ -300,81 +293,59 @@ class Deduplication:
     def changed(self) -> Iterator[tuple[str, bytes | None]]:
         """The pieces of state that are new since the last call, the index, and those to be deleted (None).
 
-        In this order, so that what is there after any of them can be restored: as it was before, or as it is.
-        A piece holds 256 KB at most. Entries that were forgotten before they were written never are. After a
-        restore some pieces that are not there any more may be deleted once again.
+        A piece holds 256 KB at most. Entries that were forgotten before they were written never are.
         """
-        encode = msgspec.msgpack.encode
-        names: list[int] = []
+        written: list[range] = []
         for number in sorted(self._levels):
             level = self._levels[number]
             self._gather(level)
             for run in level.runs:
-                if run.name < 0:
-                    run.name = self._next
-                    self._next += 1
-                    keys, of_digests = run.keys.astype("<i8").tobytes(), run.digests.astype("<u4").tobytes()
-                    yield f"{INDEX}.{run.name}", encode(Piece(self._bits, number, keys, of_digests))
-                names.append(run.name)
-        if names != self._written:
-            pieces, unused = np.array(names, "<i8").tobytes(), np.array(self._unused, "<i8").tobytes()
-            yield INDEX, encode(Index(VERSION, self._bits, self._next, pieces, unused))
-            self._written = names
-        deleted, self._unused = self._unused, []
-        for name in deleted:
-            yield f"{INDEX}.{name}", None
+                if not run.pieces:
+                    run.pieces, pieces = self._pieces.numbered([_packed(self._bits, number, run)])
+                    yield from pieces
+                written.append(run.pieces)
+        yield from self._pieces.indexed(written, msgspec.msgpack.encode(Header(self._bits)))
 
     def forget_written(self) -> None:
         """Count nothing as written: :meth:`changed` gives every piece again, for another place to keep them in."""
         for level in self._levels.values():
             for run in level.runs:
-                run.name = -1
-        self._next, self._unused, self._written = 0, [], []
+                run.pieces = range(0)
+        self._pieces.forget_written()
 
     def _gather(self, level: Level) -> None:
         """Make one run of the small ones that were never written: one piece a checkpoint, not one a batch."""
         runs = level.runs
         first, total = len(runs), 0
-        while first and runs[first - 1].name < 0 and total + len(runs[first - 1]) <= sizes.MOST:
+        while first and not runs[first - 1].pieces and total + len(runs[first - 1]) <= sizes.MOST:
             first -= 1
             total += len(runs[first])
         if first < len(runs) - 1:
-            level.merge_from(first)
+            self._merge(level, first)
             self._settle(level)
 
-    def restore(self, piece: Callable[[str], bytes | None]) -> None:
+    def restore(self, piece: ReadPiece) -> None:
         """Be as when :meth:`changed` was last called, from ``piece(name)``; without an index, as at the start.
 
         Raises StateError when a piece is lacking, or the index was written by another version.
         """
-        self._levels, self._entries, self._unused, self._written = {}, 0, [], []
+        self._levels, self._entries = {}, 0
         # How much of what was written is dead is not known: the first pruning of much is a thorough one.
         self._entries_pruned = 0
-        packed = piece(INDEX)
-        if packed is None:
+        written, header = self._pieces.restore(piece)
+        if not header:
             return
-        index = msgspec.msgpack.decode(packed, type=Index)
-        if index.version != VERSION:
-            raise StateError(
-                f"the repeats remembered are of version {index.version}, this is version {VERSION}",
-                hint="use the release that wrote them, or start over with --reset-state (open windows are lost)",
-            )
-        self._next = index.next
-        self._written = np.frombuffer(index.pieces, "<i8").tolist()
-        self._unused = np.frombuffer(index.unused, "<i8").tolist()
-        self._lay_out(index.bits)
-        for name in self._written:
-            self._restore_piece(name, piece(f"{INDEX}.{name}"))
+        self._lay_out(msgspec.msgpack.decode(header, type=Header).bits)
+        for numbers in written:
+            read = msgspec.msgpack.decode(self._pieces.read(piece, numbers), type=Piece)
+            keys = np.frombuffer(read.keys, "<i8").astype(np.int64)
+            times = keys & ((1 << (63 - read.bits)) - 1)
+            of_digests = np.frombuffer(read.digests, "<u4").astype(np.uint32)
+            self._entries += len(keys)
+            run = SortedRun(keys, of_digests, int(times.min()), int(times.max()), numbers)
+            self._place(read.bits, read.level, run)
 
-    def _restore_piece(self, name: int, packed: bytes | None) -> None:
-        if packed is None:
-            raise StateError(
-                f"the state lacks its piece {INDEX}.{name}",
-                hint="delete the state folder: it is restored from the changelog",
-            )
-        read = msgspec.msgpack.decode(packed, type=Piece)
-        keys = np.frombuffer(read.keys, "<i8").astype(np.int64)
-        times = keys & ((1 << (63 - read.bits)) - 1)
-        of_digests = np.frombuffer(read.digests, "<u4").astype(np.uint32)
-        self._entries += len(keys)
-        self._place(read.bits, read.level, SortedRun(keys, of_digests, int(times.min()), int(times.max()), name))
+
+def _packed(bits: int, level: int, run: SortedRun) -> bytes:
+    keys, of_digests = run.keys.astype("<i8").tobytes(), run.digests.astype("<u4").tobytes()
+    return msgspec.msgpack.encode(Piece(bits, level, keys, of_digests))

@@ -12,7 +12,7 @@ are written where a group is written: all up to the last one that was taken from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -20,12 +20,14 @@ import numpy as np
 
 from headrace.batch import Int64s
 from headrace.column import Bools
-from headrace.errors import StateError
 from processors.windows.arrays import with_room
+from processors.windows.input.pieces import Pieces, ReadPiece
 from processors.windows.input.readings import Readings
 from processors.windows.input.readings_run import Run
 from processors.windows.input.sorted_runs import due
 from processors.windows.time.watermark import NEVER
+
+VERSION = 1
 
 PIECE_BYTES = 512 * 1024
 """The most bytes of a piece of state: the broker takes a message of a megabyte."""
@@ -35,18 +37,6 @@ MOST = 65_536
 
 FULL = 16_384
 """Runs that would not fit together with the one before them are merged once they have so many."""
-
-
-class Index(msgspec.Struct):
-    """The piece that says which others there are: of each run the first one and how many (int64 bytes).
-
-    ``next``: the number of the next one. ``unused``: those that are being deleted, as that may be cut short.
-    """
-
-    next: int
-    firsts: bytes
-    counts: bytes
-    unused: bytes
 
 
 class HeldReadings:
@@ -60,10 +50,7 @@ class HeldReadings:
         """What the runs hold, and what they held when they were made."""
         self._front_us: Int64s = np.empty(0, np.int64)
         """For each group the time of the last reading that was taken from a run."""
-        self._next = 0
-        self._written: list[range] = []
-        self._unused: list[range] = []
-        """Pieces that were written and are to be deleted."""
+        self._pieces = Pieces(name, VERSION)
 
     def __len__(self) -> int:
         return self._held
@@ -172,8 +159,7 @@ class HeldReadings:
 
     def _forget(self, run: Run) -> None:
         self.made_with -= len(run)
-        if run.pieces:
-            self._unused.append(run.pieces)
+        self._pieces.drop(run.pieces)
 
     # State
 
@@ -194,27 +180,17 @@ class HeldReadings:
         In this order, so that what is there after any of them can be restored. Readings that were taken before they
         were written never are.
         """
-        encode = msgspec.msgpack.encode
         self._gather()
         for place, run in enumerate(self._runs):
             if run.pieces:
                 continue
             if run.held < len(run):
                 self._merge(place, place + 1)
-            packed = encode(self._runs[place].readings.packed())
-            parts = range(0, len(packed), PIECE_BYTES)
-            self._runs[place].pieces = range(self._next, self._next + len(parts))
-            self._next += len(parts)
-            for number, begin in zip(self._runs[place].pieces, parts, strict=True):
-                yield f"{self.name}.{number}", packed[begin : begin + PIECE_BYTES]
-        pieces = [run.pieces for run in self._runs]
-        deleted, self._unused = [number for numbers in self._unused for number in numbers], []
-        if pieces != self._written:
-            firsts, counts = ([numbers.start for numbers in pieces], [len(numbers) for numbers in pieces])
-            yield self.name, encode(Index(self._next, _packed(firsts), _packed(counts), _packed(deleted)))
-            self._written = pieces
-        for number in deleted:
-            yield f"{self.name}.{number}", None
+            packed = msgspec.msgpack.encode(self._runs[place].readings.packed())
+            parts = [packed[begin : begin + PIECE_BYTES] for begin in range(0, len(packed), PIECE_BYTES)]
+            self._runs[place].pieces, pieces = self._pieces.numbered(parts)
+            yield from pieces
+        yield from self._pieces.indexed([run.pieces for run in self._runs])
 
     def _gather(self) -> None:
         """Make one run of the small ones that were never written: one piece a checkpoint, not one a batch."""
@@ -230,47 +206,20 @@ class HeldReadings:
         """Count nothing as written: :meth:`changed` gives every piece again, for another place to keep them in."""
         for run in self._runs:
             run.pieces = range(0)
-        self._next, self._written, self._unused = 0, [], []
+        self._pieces.forget_written()
 
-    def restore(self, piece: Callable[[str], bytes | None], dtypes: Mapping[str, Any]) -> None:
+    def restore(self, piece: ReadPiece, dtypes: Mapping[str, Any]) -> None:
         """Be as when :meth:`changed` was last called, from ``piece(name)``; without an index, as at the start.
 
         Raises StateError when a piece is lacking.
         """
-        packed = piece(self.name)
-        if packed is None:
-            return
-        index = msgspec.msgpack.decode(packed, type=Index)
-        self._next = index.next
-        self._unused = [range(number, number + 1) for number in _unpacked(index.unused)]
-        for first, count in zip(_unpacked(index.firsts), _unpacked(index.counts), strict=True):
-            pieces = range(first, first + count)
-            read = msgspec.msgpack.decode(b"".join(self._piece(piece, number) for number in pieces))
-            readings = Readings.unpacked(read, dtypes)
+        for numbers in self._pieces.restore(piece)[0]:
+            readings = Readings.unpacked(msgspec.msgpack.decode(self._pieces.read(piece, numbers)), dtypes)
             self._front_us = with_room(self._front_us, int(readings.slots.max()) + 1, NEVER)
             left: Bools = readings.ts_us > self._front_us[readings.slots]
             if not left.any():
-                self._unused.append(pieces)
+                self._pieces.drop(numbers)
                 continue
             run = Run.of(readings if left.all() else readings.take(np.flatnonzero(left)), len(readings))
-            run.pieces = pieces
+            run.pieces = numbers
             self._add(run)
-        self._written = [run.pieces for run in self._runs]
-
-    def _piece(self, piece: Callable[[str], bytes | None], number: int) -> bytes:
-        packed = piece(f"{self.name}.{number}")
-        if packed is None:
-            raise StateError(
-                f"the state lacks its piece {self.name}.{number}",
-                hint="delete the state folder: it is restored from the changelog",
-            )
-        return packed
-
-
-def _packed(numbers: list[int]) -> bytes:
-    return np.array(numbers, "<i8").tobytes()
-
-
-def _unpacked(numbers: bytes) -> list[int]:
-    listed: list[int] = np.frombuffer(numbers, "<i8").tolist()
-    return listed

@@ -29,8 +29,8 @@ class SortedRun:
     digests: Digests
     low: int
     high: int
-    name: int = -1
-    """The number of the piece that holds it; -1 if none does."""
+    pieces: range = range(0)
+    """The number of the piece of state that holds it; none if it was never written."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,12 +63,12 @@ class Level:
         self.runs = runs
         self.reach = list(accumulate((run.high for run in runs), max))
 
-    def merge_from(self, first: int) -> list[int]:
-        """Make one run of those from ``first`` on; the names of the pieces that are of no more use."""
+    def merge_from(self, first: int) -> list[range]:
+        """Make one run of those from ``first`` on; the pieces that are of no more use."""
         old = self.runs[first:]
         del self.runs[first:], self.reach[first:]
         self.append(SortedRun.merged(old))
-        return [run.name for run in old if run.name >= 0]
+        return [run.pieces for run in old]
 
 
 def due(runs: Sequence[Sized], most: int, full: int) -> int | None:
