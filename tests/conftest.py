@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from headrace import redaction
 from headrace.broker.embedded import EmbeddedBroker
 from servers.absent import ServerAbsent
 from servers.kafka import KafkaPart, which_kafka
@@ -43,6 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PARTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _forgets_the_passwords_of_a_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that a test uses is masked for the rest of the process, in the errors that other tests look at."""
+    monkeypatch.setattr(redaction, "_known", set(redaction._known))
+    monkeypatch.setattr(redaction, "_known_anywhere", redaction._known_anywhere)
 
 
 @pytest.fixture(autouse=True)

@@ -79,7 +79,8 @@ def test_no_error_shows_a_password(url: str) -> None:
     remember(url)
     assert_hidden(HeadraceError(f"--store is {url!r}", hint=f"not {url}").__str__())
     assert_hidden(json.dumps(redacted_values({"faults": [f"at {url}", {"why": url}]})))
-    assert_hidden(redacted(f"somewhere else: {SECRET}"))
+    password = f"'\"{SECRET}" if "'" in url else SECRET
+    assert_hidden(redacted(f"somewhere else: {password}"))
 
 
 @pytest.mark.parametrize(
