@@ -14,8 +14,7 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from processors.windows.emission import Emission, Outcome
 from processors.windows.input.cuts import where_closed, where_silent
-from processors.windows.input.groups import Devices, Groups, different
-from processors.windows.input.held_readings import HeldReadings
+from processors.windows.input.groups import Devices, Groups
 from processors.windows.input.intake import Intake, Judged, Placed
 from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.late import LateReadings, late_of
@@ -47,7 +46,8 @@ class WindowOperator:
         )
         self.counts = self.intake.counts
         reorder = ReorderBuffer(ties=spec.ties) if spec.ordered else None
-        self.windows = Windowing(engine_of(spec), reorder, self.counts)
+        self.windows = Windowing(engine_of(spec), reorder, self.intake)
+        self.touched, self.held = self.windows.touched, self.windows.held
         self._emission = Emission(self.intake, self.windows.engine)
         self._last_seen = LastSeen() if spec.ends_in_silence and self.intake.groups is not None else None
 
@@ -63,24 +63,23 @@ class WindowOperator:
             placed = self.intake.place(rest)
             self._make_room()
             placed, rest = placed.cut(self._where_to_cut(placed))
-            groups = different(placed.slots)
-            self.windows.engine.begin(groups, self._closed_up_to())
+            self.windows.engine.begin(placed.groups, self._closed_up_to())
             judged = self.intake.take(placed, now_us)
             if (missing := late_of(self.intake, placed, judged)) is not None:
                 late.append(missing)
             if self._last_seen is not None:
                 self._last_seen.note(placed.slots, placed.batch.ts_us)
-                self.touched.append(groups)
+                self.touched.append(placed.groups)
             if (readings := kept_readings(self.spec, placed, judged)) is not None:
                 closed += self.windows.keep(readings)
-            closed += self._advance(self.intake.moved_on(placed))
+            closed += self.windows.advance(self.intake.moved_on(placed), self._closed_up_to())
             self.intake.prune(when_due=True)
         return self._emission.outcome(closed, late, now_us)
 
     def tick(self, now_us: int) -> Outcome:
         """The partition is silent (not behind) at ``now_us``: its clock moves on with the wall clock."""
         moves = self.intake.clocks.tick(now_us)
-        closed = self._advance(np.empty(0, np.int64)) if moves else []
+        closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to()) if moves else []
         return self._emission.outcome(closed, [], now_us)
 
     def _where_to_cut(self, placed: Placed) -> int:
@@ -89,9 +88,6 @@ class WindowOperator:
         if self.spec.ends_in_silence:
             return where_silent(self.intake.clocks, self._seen_us, placed.slots, placed.batch.ts_us)
         return 0
-
-    def _advance(self, moved: Int64s) -> list[Emitted]:
-        return self.windows.advance(moved, self._closed_up_to(), self.intake.group_count, self.intake.devices.names)
 
     def _closed_up_to(self) -> ClosedUpTo:
         return self.intake.closed_up_to(self._seen_us)
@@ -111,16 +107,6 @@ class WindowOperator:
     # ---- state
 
     @property
-    def touched(self) -> list[Int64s]:
-        """The groups of which something has changed since the state was last written."""
-        return self.windows.touched
-
-    @property
-    def held(self) -> list[HeldReadings]:
-        """The readings that are held, each in pieces of state of its own."""
-        return self.windows.held
-
-    @property
     def gauges(self) -> Mapping[str, int]:
         """What is open now, beside the counts of what was."""
         return gauges_of(self.intake, self.windows.gauges)
@@ -128,8 +114,7 @@ class WindowOperator:
     def add_groups(self) -> None:
         """Make room for all groups that there are, and know how far they are."""
         self._make_room()
-        if self.intake.group_count:
-            self.windows.engine.begin(np.arange(self.intake.group_count), self._closed_up_to())
+        self.windows.begin_all(self._closed_up_to())
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""

@@ -20,15 +20,10 @@ class Stage(Protocol):
     counts: dict[str, int]
     """what became of the readings, of :attr:`intake`"""
 
-    @property
-    def touched(self) -> list[Int64s]:
-        """The groups of which something has changed since the state was last written."""
-        ...
-
-    @property
-    def held(self) -> list[HeldReadings]:
-        """The readings that are held, each in pieces of state of its own."""
-        ...
+    touched: list[Int64s]
+    """the groups of which something has changed since the state was last written"""
+    held: list[HeldReadings]
+    """the readings that are held, each in pieces of state of its own"""
 
     @property
     def gauges(self) -> Mapping[str, int]:

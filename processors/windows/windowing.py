@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from headrace.batch import Int64s
 from processors.windows.input.groups import different
-from processors.windows.input.held_readings import HeldReadings
+from processors.windows.input.intake import Intake
 from processors.windows.input.readings import Readings
 from processors.windows.input.reorder_buffer import ReorderBuffer
 from processors.windows.kinds.emitted import Emitted
@@ -20,12 +20,17 @@ from processors.windows.time.closed_up_to import ClosedUpTo
 class Windowing:
     """The windows of the groups, and the readings that wait to be taken into them."""
 
-    def __init__(self, engine: Engine, reorder: ReorderBuffer | None, counts: dict[str, int]) -> None:
+    def __init__(self, engine: Engine, reorder: ReorderBuffer | None, intake: Intake) -> None:
         self.engine = engine
         self.reorder = reorder
         self.touched: list[Int64s] = []
         """The groups of which something has changed since the state was last written."""
-        self._counts = counts
+        self.held = [] if reorder is None else [reorder.held]
+        """The readings that are held, each in pieces of state of its own."""
+        if isinstance(engine, SlidingWindows):
+            self.held.append(engine.tail)
+        self._intake = intake
+        self._counts = intake.counts
 
     def keep(self, readings: Readings) -> list[Emitted]:
         """Take readings, or let them wait; the windows that they end."""
@@ -42,15 +47,21 @@ class Windowing:
         self.touched.append(different(readings.slots))
         return emitted
 
-    def advance(self, moved: Int64s, closed_up_to: ClosedUpTo, groups: int, names: Sequence[str]) -> list[Emitted]:
+    def begin_all(self, closed_up_to: ClosedUpTo) -> None:
+        """Know how far all groups are before readings of theirs are taken."""
+        if self._intake.group_count:
+            self.engine.begin(np.arange(self._intake.group_count), closed_up_to)
+
+    def advance(self, moved: Int64s, closed_up_to: ClosedUpTo) -> list[Emitted]:
         """Take what has waited long enough, and close what is over.
 
-        ``moved``: the groups (each once) that may have moved by themselves, of so many ``groups``; ``names``: of the
-        devices.
+        ``moved``: the groups (each once) that may have moved by themselves.
         """
         emitted = []
         if self.reorder is not None and len(self.reorder):
-            released = self.reorder.release(closed_up_to.of(np.arange(groups)), names)
+            released = self.reorder.release(
+                closed_up_to.of(np.arange(self._intake.group_count)), self._intake.devices.names
+            )
             if released is not None:
                 emitted.append(self._take(released))
                 moved = different(np.concatenate([moved, released.slots]))
@@ -59,14 +70,6 @@ class Windowing:
             self.touched.append(ended.slots)
             emitted.append(ended)
         return emitted
-
-    @property
-    def held(self) -> list[HeldReadings]:
-        """The readings that are held, each in pieces of state of its own."""
-        held = [] if self.reorder is None else [self.reorder.held]
-        if isinstance(self.engine, SlidingWindows):
-            held.append(self.engine.tail)
-        return held
 
     @property
     def is_open(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,15 +33,25 @@ class Placed:
     until_us: Int64s
     before_us: Int64s | None
 
+    @cached_property
+    def groups(self) -> Int64s:
+        """The groups, each once."""
+        return different(self.slots)
+
+    @cached_property
+    def moved(self) -> Int64s:
+        """The devices, each once."""
+        return self.groups if self.devices is self.slots else different(self.devices)
+
     def cut(self, place: int) -> tuple[Placed, Batch | None]:
         """The readings before ``place`` and the rest; all of them and None where it is 0."""
         if not place:
             return self, None
         every = np.arange(len(self.batch))
         before_us = None if self.before_us is None else self.before_us[:place]
-        head = Placed(
-            self.batch.take(every[:place]), self.slots[:place], self.devices[:place], self.until_us[:place], before_us
-        )
+        slots = self.slots[:place]
+        devices = slots if self.devices is self.slots else self.devices[:place]
+        head = Placed(self.batch.take(every[:place]), slots, devices, self.until_us[:place], before_us)
         return head, self.batch.take(every[place:])
 
 
@@ -95,7 +106,7 @@ class Intake:
         self.devices.note_tags(placed.batch, placed.devices)
         judged = self._judge(placed)
         self.clocks.move(placed.devices, placed.batch.ts_us, now_us)
-        self.moved.append(different(placed.devices))
+        self.moved.append(placed.moved)
         return judged
 
     def _judge(self, placed: Placed) -> Judged:
@@ -143,7 +154,7 @@ class Intake:
         """The groups whose own watermark readings have moved, each once."""
         if self.groups is not None and self.clocks.follows == "device":
             return self.groups.of_devices(placed.devices)
-        return different(placed.slots)
+        return placed.groups
 
     def closed_up_to(self, seen_us: Int64s) -> ClosedUpTo:
         """How far the groups are; ``seen_us``: for each the greatest time of its readings."""

@@ -72,6 +72,7 @@ class Local:
         )
         self.counts = self.intake.counts
         self.touched: list[Int64s] = []
+        self.held: list[HeldReadings] = []
         self._panes = None if spec.forwards_readings else LocalPanes(spec)
         self._provisional = DueProvisional(spec.emit_us)
         self._kept: list[tuple[Batch, Int64s, Int64s | None]] = []
@@ -213,11 +214,6 @@ class Local:
         if panes is not None:
             held |= {"open": panes.open_windows(), "in_open": panes.open_readings()}
         return gauges_of(self.intake, held)
-
-    @property
-    def held(self) -> list[HeldReadings]:
-        """None: nothing waits here."""
-        return []
 
     def _make_room(self) -> None:
         if self._panes is not None:

@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.batch import Int64s
 from processors.windows.emission import Emission, Outcome
 from processors.windows.input.groups import Devices, EachDevice, Groups, different
-from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.intake import Intake, Judged, Placed
 from processors.windows.input.late import LateReadings, late_of
 from processors.windows.input.newest_tags import NewestTags
@@ -60,7 +58,8 @@ class Merged:
         self._silences: EndedBySilence | None = None
         engine = self._engine()
         reorder = ReorderBuffer(ties=spec.ties) if spec.ordered else None
-        self.windows = Windowing(engine, reorder, self.counts)
+        self.windows = Windowing(engine, reorder, self.intake)
+        self.touched, self.held = self.windows.touched, self.windows.held
         self._emission = Emission(self.intake, engine)
         self._numbered = Numbered()
 
@@ -90,7 +89,7 @@ class Merged:
         self.clocks.update(update, now_us)
         if self._parts is not None:
             self.touched.append(self._parts.note_progress(update.source, update.since, update.watermark_us))
-        closed += self._advance(np.empty(0, np.int64))
+        closed += self.windows.advance(np.empty(0, np.int64), self._closed_up_to())
         return self._emission.outcome(closed, late, now_us)
 
     def tick(self, now_us: int) -> Outcome:
@@ -99,7 +98,7 @@ class Merged:
         if not self.windows.is_open:
             self.clocks.wait(now_us)
         elif self.clocks.tick(now_us):
-            closed = self._advance(np.empty(0, np.int64))
+            closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to())
         return self._emission.outcome(closed, [], now_us)
 
     def _take_readings(
@@ -113,13 +112,12 @@ class Merged:
         batch = self.spec.compute(batch)
         placed = self.intake.place(batch)
         self._make_room()
-        groups = different(placed.slots)
-        self.windows.engine.begin(groups, self._closed_up_to())
+        self.windows.engine.begin(placed.groups, self._closed_up_to())
         judged = self.intake.take(placed, now_us)
         if (missing := late_of(self.intake, placed, judged)) is not None:
             late.append(missing)
         closed += self._keep(placed, judged)
-        closed += self._advance(groups)
+        closed += self.windows.advance(placed.groups, self._closed_up_to())
         self.intake.prune(when_due=True)
 
     def _keep(self, placed: Placed, judged: Judged) -> list[Emitted]:
@@ -160,9 +158,6 @@ class Merged:
         self.intake.moved.append(np.array(slots, np.int64))
         return slots
 
-    def _advance(self, moved: Int64s) -> list[Emitted]:
-        return self.windows.advance(moved, self._closed_up_to(), self.intake.group_count, self.intake.devices.names)
-
     def _closed_up_to(self) -> ClosedUpTo:
         if self._silences is None:
             return self.intake.closed_up_to(np.empty(0, np.int64))
@@ -184,16 +179,6 @@ class Merged:
     # ---- state
 
     @property
-    def touched(self) -> list[Int64s]:
-        """The groups of which something has changed since the state was last written."""
-        return self.windows.touched
-
-    @property
-    def held(self) -> list[HeldReadings]:
-        """The readings that are held, each in pieces of state of its own."""
-        return self.windows.held
-
-    @property
     def gauges(self) -> Mapping[str, int]:
         """What is open now, beside the counts of what was."""
         return gauges_of(self.intake, self.windows.gauges)
@@ -201,8 +186,7 @@ class Merged:
     def add_groups(self) -> None:
         """Make room for all groups that there are, and know how far they are."""
         self._make_room()
-        if self.intake.group_count:
-            self.windows.engine.begin(np.arange(self.intake.group_count), self._closed_up_to())
+        self.windows.begin_all(self._closed_up_to())
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""
