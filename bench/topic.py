@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import Producer
 
-from headrace.topics import CLIENT
+from headrace.topics import CLIENT, ONCE_IN_ORDER
 
 STEP_MS = 10
 """100 Hz: a device has a reading each 10 ms of event time, so a window of 10 s holds 1,000 of them."""
@@ -87,8 +87,7 @@ def fill(address: str, topic: str, readings: Readings) -> None:
         {
             **CLIENT,
             "bootstrap.servers": address,
-            # Idempotent: a batch that is sent again must not come out of order.
-            "enable.idempotence": True,
+            **ONCE_IN_ORDER,
             "linger.ms": 50,
             "batch.size": 1_000_000,
             "queue.buffering.max.messages": 1_000_000,

@@ -31,6 +31,14 @@ log = logging.getLogger("headrace.topics")
 CLIENT = {"enable.metrics.push": False, "logger": logging.getLogger("headrace.librdkafka"), "log_level": 2}
 """What every Kafka client of ours is configured with."""
 
+ONCE_IN_ORDER = {"enable.idempotence": True, "max.in.flight": 1}
+"""What every producer of ours is configured with, so that a message is in its partition once and in order.
+
+Idempotence alone loses messages: a leader that is not ready yet refuses a producer's first batch and then takes its
+second, because a producer that it does not know may begin anywhere; librdkafka (2.12) takes that for the
+acknowledgement of both. So a batch is sent when the one before it has been taken.
+"""
+
 
 BROKER_BYTES = 1_048_588
 """The longest message that a broker takes where nothing else is said (``max.message.bytes``)."""

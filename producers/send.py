@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 from headrace.batch import Batch
 from headrace.errors import BrokerError
 from headrace.pipeline import Pipeline
-from headrace.topics import CLIENT, broker_away, ensure_topics, raw_topics, waiting_for_broker
+from headrace.topics import CLIENT, ONCE_IN_ORDER, broker_away, ensure_topics, raw_topics, waiting_for_broker
 from headrace.waiting import NotYet, Waiting, wait_for
 from headrace.wire import Encoder
 from producers.faults import malformed
@@ -48,7 +48,7 @@ class Sender:
         self._producer = Producer(
             {
                 **self._client,
-                "enable.idempotence": True,
+                **ONCE_IN_ORDER,
                 "compression.type": "lz4",
                 "linger.ms": 5,
                 "batch.size": 262_144,

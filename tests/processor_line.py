@@ -26,7 +26,7 @@ from headrace.pipeline.model import Time
 from headrace.pipeline.tables import repartition_topic, stream_topic
 from headrace.settings import Settings
 from headrace.stores import open_store
-from headrace.topics import CLIENT, Ends, ensure_topics, reaches, reader
+from headrace.topics import CLIENT, ONCE_IN_ORDER, Ends, ensure_topics, reaches, reader
 from headrace.verify import lines_of
 from processors.windows import WindowSpec
 from processors.windows.input.groups import group_name
@@ -145,7 +145,7 @@ class ProcessorLine:
             {
                 **CLIENT,
                 "bootstrap.servers": address,
-                "enable.idempotence": True,  # else a retry can put readings out of order
+                **ONCE_IN_ORDER,
                 "linger.ms": 5,
                 "queue.buffering.max.messages": 1_000_000,
             }

@@ -18,7 +18,7 @@ from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, u
 from headrace.errors import SettingsError
 from headrace.runtime import MicroBatch, MicroBatchApplication
 from headrace.runtime.quix import BaseSink
-from headrace.topics import CLIENT
+from headrace.topics import CLIENT, ONCE_IN_ORDER
 from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ class Topic:
 
     def send(self, partition: int, values: list[bytes]) -> None:
         """Send, and wait until the broker has all."""
-        producer = Producer({**self._settings, "enable.idempotence": True, "linger.ms": 5})
+        producer = Producer({**self._settings, **ONCE_IN_ORDER, "linger.ms": 5})
         for value in values:
             producer.produce(self.name, value, partition=partition)
         assert producer.flush(PATIENCE_S) == 0

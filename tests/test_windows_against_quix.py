@@ -30,7 +30,7 @@ from recordings import (
 )
 
 from headrace.batch import Batch
-from headrace.topics import CLIENT
+from headrace.topics import CLIENT, ONCE_IN_ORDER
 from processors.windows import WindowOperator
 from servers.kafka import KafkaPart
 
@@ -78,7 +78,7 @@ class Quix:
         admin = AdminClient(settings)
         for made in admin.create_topics([NewTopic(self.name, 1)]).values():
             made.result(PATIENCE_S)
-        producer = Producer({**settings, "enable.idempotence": True, "linger.ms": 5})
+        producer = Producer({**settings, **ONCE_IN_ORDER, "linger.ms": 5})
         times = (readings.ts_us // MS).tolist()
         columns = {name: readings.column(name) for name in ASKED}
         for place, (device, ts_ms) in enumerate(zip(readings.devices, times, strict=True)):

@@ -35,7 +35,7 @@ from headrace.runtime.quix import (
     transaction_of,
 )
 from headrace.settings import Guarantee
-from headrace.topics import first_message, reader
+from headrace.topics import ONCE_IN_ORDER, first_message, reader
 
 STOP_S = 10.0
 """How long a clean stop may take."""
@@ -130,8 +130,7 @@ class MicroBatchApplication(HookedApplication):
             },
             producer_extra_config={
                 **quiet,
-                # Without idempotence a retry puts a whole batch behind what was sent after it.
-                "enable.idempotence": True,
+                **ONCE_IN_ORDER,
                 "linger.ms": 5,
                 "message.max.bytes": PRODUCER_BYTES,
                 "batch.size": min([BATCH_BYTES, *(self.limits.of(topic) for topic in produces)]),

@@ -67,6 +67,8 @@ class Load:
             # Order is what decides which readings are late, so a retry must not change it; and no message is
             # given up, however long the broker is away.
             "enable.idempotence": True,
+            # Else a first batch that is refused is taken for delivered with the second.
+            "max.in.flight": 1,
             "message.timeout.ms": 0,
             "queue.buffering.max.messages": 2_000_000,
             "queue.buffering.max.kbytes": 1_000_000,
