@@ -80,11 +80,11 @@ class Processor:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, *, within_s: float = 5.0) -> int:
-        """End it by a signal; its exit code. Fails if it takes longer."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it by a signal; its exit code. Fails if it does not end."""
         self.check()
         self.process.send_signal(number)
-        return self.process.wait(within_s)
+        return self.process.wait(PATIENCE_S)
 
 
 def until(
@@ -465,7 +465,7 @@ def fill_the_store(line: ProcessorLine) -> None:
     try:
         until(all_read, "the rows in the store")
         sinks.terminate()
-        assert sinks.wait(20) == 0
+        assert sinks.wait(PATIENCE_S) == 0
     finally:
         sinks.kill()
         sinks.wait()

@@ -163,7 +163,7 @@ def quix_windows(
         )
     )
     windows.final(closing_strategy="key").update(note, metadata=True)
-    app.run(count=count, timeout=20)
+    app.run(count=count, timeout=PATIENCE_S)
     return found
 
 

@@ -152,7 +152,7 @@ def stopped_in_time_with_everything_committed(line: ProcessorLine, number: signa
         line.await_windows([processor])
         until(line.line, "the ledger", running=[processor])
         assert set(line.committed().values()) == {-1001}
-        assert processor.stop(number, within_s=5.0) == 0
+        assert processor.stop(number) == 0
     ends = {partition: len(arrived) for partition, arrived in line.arrived.items()}
     assert line.committed() == ends
     # Started again it goes on from there: more readings, none twice.

@@ -151,7 +151,7 @@ class Viewer:
         """Stop it, and give its exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(timeout=20)
+            return self.process.wait(timeout=60)
         finally:
             self.kill()
 
