@@ -73,6 +73,8 @@ BrokerPort = Annotated[
         help="the port of the embedded broker; 0 takes a free one",
     ),
 ]
+Batch = Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")]
+Commit = Annotated[float, typer.Option("--commit", metavar="SECONDS", help="how often to commit")]
 Session = Annotated[
     float,
     typer.Option("--session", metavar="SECONDS", help="how long it may be silent before others take its partitions"),

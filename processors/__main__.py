@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from headrace.errors import SettingsError
 from headrace.exhaustion import FILES_A_PARTITION, LEAST_FILES, allow_files
-from headrace.flags import Session
+from headrace.flags import Batch, Commit, Session
 from headrace.pipeline import Pipeline
 from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
-from headrace.runtime import MicroBatchApplication, keep_running, start
+from headrace.runtime import Consumption, MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
@@ -26,17 +25,16 @@ SESSION_ENDS_S = 5.0
 """By then after a session the broker has let go of a member that has died."""
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How many messages make a micro-batch at the most, how often to commit, and how long others wait for this."""
-
-    batch: int = 4_000
-    commit_s: float = 1.0
-    session_s: float = 10.0
+CONSUMES = Consumption(batch=4_000)
 
 
 def build(
-    settings: Settings, pipeline: Pipeline, names: Sequence[str] = (), *, pace: Pace = Pace(), reset: bool = False
+    settings: Settings,
+    pipeline: Pipeline,
+    names: Sequence[str] = (),
+    *,
+    consumes: Consumption = CONSUMES,
+    reset: bool = False,
 ) -> MicroBatchApplication:
     """The application that runs the streams. Raises SettingsError for a stream that is not declared."""
     names = names or list(pipeline.streams)
@@ -50,9 +48,7 @@ def build(
         state=writable_folder(settings.data / "state" / f"processors-{settings.instance}"),
         produces=written_topics(pipeline),
         guarantee=settings.guarantee,
-        commit_s=pace.commit_s,
-        batch=pace.batch,
-        session_s=pace.session_s,
+        consumes=consumes,
     )
     for topic in dict.fromkeys(pipeline.streams[name].source for name in names):
         of_topic = [name for name in names if pipeline.streams[name].source == topic]
@@ -70,11 +66,9 @@ def run(
     streams: Annotated[
         list[str] | None, typer.Argument(metavar="STREAM", help="the streams to run; all if none is named")
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = Pace.batch,
-    commit: Annotated[
-        float, typer.Option("--commit", metavar="SECONDS", help="how often to commit a checkpoint")
-    ] = Pace.commit_s,
-    session: Session = Pace.session_s,
+    batch: Batch = CONSUMES.batch,
+    commit: Commit = CONSUMES.commit_s,
+    session: Session = CONSUMES.session_s,
     reset_state: Annotated[
         bool,
         typer.Option("--reset-state", help="go on from here with new windows: what the open ones hold is lost"),
@@ -107,7 +101,7 @@ def run(
         nonlocal last, reset
         # Once committed it is done: when the broker comes back after it was gone, the state is the one made since.
         reset = reset and not (last is not None and last.has_committed)
-        last = build(settings, pipeline, names, pace=Pace(batch, commit, session), reset=reset)
+        last = build(settings, pipeline, names, consumes=Consumption(batch, commit, session), reset=reset)
         return last
 
     keep_running(settings.broker, make)

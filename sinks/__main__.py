@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
 from headrace.errors import StoreError, StoreUnavailable
-from headrace.flags import Session
+from headrace.flags import Batch, Commit, Session
 from headrace.pipeline import Pipeline, all_tables, all_topics
 from headrace.pipeline.consumer_groups import sinks_group
-from headrace.runtime import MicroBatchApplication, keep_running, start
+from headrace.runtime import Consumption, MicroBatchApplication, keep_running, start
 from headrace.service import main
 from headrace.settings import Settings, writable_folder
 from headrace.stores import Store, open_store
@@ -20,6 +19,7 @@ from headrace.topics import Ends, ensure_topics, read_again, reader, wait_for_br
 from headrace.waiting import NotYet, Waiting, wait_for
 from sinks.tables import TableSink
 
+CONSUMES = Consumption(batch=2_000)
 TICK_S = 60.0
 """How often a silent partition is looked at again: there is nothing to be done about it."""
 
@@ -43,16 +43,9 @@ def wait_for_store(settings: Settings, pipeline: Pipeline, *, rebuild: bool = Fa
     return wait_for(look, Waiting("the store is there"), every_s=every_s)
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How many messages make a micro-batch at the most, how often to commit, and how long others wait for this."""
-
-    batch: int = 2_000
-    commit_s: float = 1.0
-    session_s: float = 10.0
-
-
-def build(settings: Settings, pipeline: Pipeline, store: Store, *, pace: Pace = Pace()) -> MicroBatchApplication:
+def build(
+    settings: Settings, pipeline: Pipeline, store: Store, *, consumes: Consumption = CONSUMES
+) -> MicroBatchApplication:
     """The application that fills the store."""
     app = MicroBatchApplication(
         broker=settings.broker,
@@ -60,10 +53,8 @@ def build(settings: Settings, pipeline: Pipeline, store: Store, *, pace: Pace = 
         instance=settings.instance,
         state=writable_folder(settings.data / "state" / f"sinks-{settings.instance}"),
         produces=written_topics(pipeline),
-        commit_s=pace.commit_s,
-        batch=pace.batch,
+        consumes=consumes,
         tick_s=TICK_S,
-        session_s=pace.session_s,
     )
     TableSink(app, store, all_topics(pipeline), all_tables(pipeline), line=pipeline.name)
     return app
@@ -94,11 +85,9 @@ def run(
     settings: Settings,
     pipeline: Pipeline,
     *,
-    batch: Annotated[int, typer.Option("--batch", metavar="N", help="messages a micro-batch at the most")] = Pace.batch,
-    commit: Annotated[
-        float, typer.Option("--commit", metavar="SECONDS", help="how often to commit offsets")
-    ] = Pace.commit_s,
-    session: Session = Pace.session_s,
+    batch: Batch = CONSUMES.batch,
+    commit: Commit = CONSUMES.commit_s,
+    session: Session = CONSUMES.session_s,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="empty the store, and fill it again from what the topics still have")
     ] = False,
@@ -113,8 +102,8 @@ def run(
     store = wait_for_store(settings, pipeline, rebuild=rebuild)
     try:
         start(settings.broker, lambda: check_broker(settings, pipeline, store))
-        pace = Pace(batch, commit, session)
-        keep_running(settings.broker, lambda: build(settings, pipeline, store, pace=pace))
+        consumes = Consumption(batch, commit, session)
+        keep_running(settings.broker, lambda: build(settings, pipeline, store, consumes=consumes))
     finally:
         store.close()
     return 0

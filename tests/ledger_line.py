@@ -25,7 +25,7 @@ from headrace import ledger
 from headrace.ledger import Entry, LedgerReader
 from headrace.pipeline import Pipeline, all_tables, all_topics, parse
 from headrace.pipeline.tables import DLQ_SUFFIX, ledger_topic
-from headrace.runtime import MicroBatchApplication
+from headrace.runtime import Consumption, MicroBatchApplication
 from headrace.stores import Store, open_store
 from headrace.topics import CLIENT, ensure_topics, reaches, reader
 from headrace.verify import Verdict, verify
@@ -192,8 +192,7 @@ class MutableLine:
             group=group,
             instance="1",
             state=self.folder / "state" / group,
-            commit_s=0.1,
-            batch=BATCH,
+            consumes=Consumption(BATCH, commit_s=0.1),
             silent_s=0.02,
         )
         try:

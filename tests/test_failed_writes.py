@@ -31,7 +31,7 @@ from headrace.errors import StoreUnavailable, WriteConflict, WriterReplaced
 from headrace.ledger import add_up, of_store
 from headrace.pipeline import all_tables, all_topics, parse
 from headrace.pipeline.tables import Table
-from headrace.runtime import MicroBatch, MicroBatchApplication
+from headrace.runtime import Consumption, MicroBatch, MicroBatchApplication
 from headrace.runtime.supervision import QuixException  # type: ignore[attr-defined]  # Quix's own
 from headrace.stores import Position, Store
 from headrace.stores.sqlite import SQLiteStore
@@ -274,7 +274,11 @@ def rounds(
     ensure_topics(AdminClient({**CLIENT, "bootstrap.servers": embedded_broker.address}), pipeline)
     store = place.prepared(*all_tables(pipeline).values())
     app = MicroBatchApplication(
-        broker=embedded_broker.address, group=name, instance="1", state=tmp_path / "state", commit_s=0.05
+        broker=embedded_broker.address,
+        group=name,
+        instance="1",
+        state=tmp_path / "state",
+        consumes=Consumption(commit_s=0.05),
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sinks.tables, "RETRY_S", 0.01)

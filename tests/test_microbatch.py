@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from processor_line import PATIENCE_S, ProcessorLine, last_readings, readings, until
 
 from headrace.errors import SettingsError
-from headrace.runtime import MicroBatch, MicroBatchApplication
+from headrace.runtime import Consumption, MicroBatch, MicroBatchApplication
 from headrace.runtime.quix import BaseSink
 from headrace.topics import CLIENT, ONCE_IN_ORDER
 from servers.kafka import KafkaPart
@@ -75,9 +75,16 @@ class Seen:
 
 
 @contextlib.contextmanager
-def application(broker: KafkaPart, name: str, folder: Path, **settings: Any) -> Iterator[MicroBatchApplication]:
+def application(
+    broker: KafkaPart, name: str, folder: Path, *, batch: int = 1_000, commit_s: float = 0.1, **settings: Any
+) -> Iterator[MicroBatchApplication]:
     app = MicroBatchApplication(
-        broker=broker.address, group=name, instance="1", state=folder / "state", **{"commit_s": 0.1, **settings}
+        broker=broker.address,
+        group=name,
+        instance="1",
+        state=folder / "state",
+        consumes=Consumption(batch, commit_s),
+        **settings,
     )
     yield app
     # A producer that was never flushed would speak up when it is collected.
@@ -333,9 +340,9 @@ def test_what_is_read_again_from_a_silent_end_belongs_to_the_next_commit(
     assert sink.kept[0][10:] == [b"5", b"6", b"7", b"8", b"9"]
 
 
-def test_a_batch_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(SettingsError, match="micro-batch of no messages"):
-        MicroBatchApplication(broker="127.0.0.1:1", group="g", instance="1", state=tmp_path, batch=0)
+        Consumption(batch=0)
 
 
 def read_to_end(broker: KafkaPart, group: str, topic: Topic, folder: Path, *, since: int = 0) -> dict[str, int]:

@@ -18,9 +18,10 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from headrace.errors import HeadraceError, SettingsError, WriterReplaced
+from headrace.errors import HeadraceError, WriterReplaced
 from headrace.runtime.batches import MicroBatch, Outgoing, Passed
 from headrace.runtime.consumer import IDLE_OFFSET, KEY, MicroBatchConsumer, Partition
+from headrace.runtime.consumption import USUAL, Consumption
 from headrace.runtime.fencing import CheckpointedPartition, FencedState
 from headrace.runtime.limits import BATCH_BYTES, PRODUCER_BYTES, BrokerLimits
 from headrace.runtime.quix import (
@@ -68,7 +69,7 @@ class MicroBatchApplication(HookedApplication):
     """A Quix application on micro-batches.
 
     ``group`` is the consumer group; ``instance`` names this process among those of the group and must stay
-    the same over restarts (static membership: a restart within ``session_s`` takes its partitions back at
+    the same over restarts (static membership: a restart within its session takes its partitions back at
     once; without one they wait that long). With exactly-once the transactional id is made of the two.
     ``produces`` are the topics that messages go to: none of their batches may be larger than each of them takes.
 
@@ -86,16 +87,13 @@ class MicroBatchApplication(HookedApplication):
         state: Path,
         produces: Collection[str] = (),
         guarantee: Guarantee = "at-least-once",
-        commit_s: float = 1.0,
-        batch: int = 1_000,
+        consumes: Consumption = USUAL,
         wait_s: float = 0.02,
         silent_s: float = 0.2,
         tick_s: float = 1.0,
-        session_s: float = 10.0,
     ) -> None:
-        if batch < 1:
-            raise SettingsError("a micro-batch of no messages", hint="write a batch of 1 or more")
-        self._batch, self._silent_s, self._tick_s, self._session_s = batch, silent_s, tick_s, session_s
+        self._consumes, self._silent_s, self._tick_s = consumes, silent_s, tick_s
+        session_ms = round(consumes.session_s * 1_000)
         self.asked_to_stop = False
         self.has_committed = False
         """Whether a checkpoint was committed while partitions were assigned."""
@@ -110,7 +108,7 @@ class MicroBatchApplication(HookedApplication):
             broker_address=broker,
             consumer_group=group,
             auto_offset_reset="earliest",
-            commit_interval=commit_s,
+            commit_interval=consumes.commit_s,
             consumer_poll_timeout=wait_s,
             state_dir=state,
             loglevel=None,
@@ -120,8 +118,8 @@ class MicroBatchApplication(HookedApplication):
             consumer_extra_config={
                 **quiet,
                 "group.instance.id": identity,
-                "session.timeout.ms": round(session_s * 1_000),
-                "heartbeat.interval.ms": min(3_000, round(session_s * 1_000 / 4)),
+                "session.timeout.ms": session_ms,
+                "heartbeat.interval.ms": min(3_000, session_ms // 4),
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 10,
                 "queued.min.messages": 200_000,
@@ -142,7 +140,9 @@ class MicroBatchApplication(HookedApplication):
 
     def make_consumer(self, settings: dict[str, Any]) -> MicroBatchConsumer:
         """A consumer that gives micro-batches."""
-        self.consumer = MicroBatchConsumer(batch=self._batch, silent_s=self._silent_s, tick_s=self._tick_s, **settings)
+        self.consumer = MicroBatchConsumer(
+            batch=self._consumes.batch, silent_s=self._silent_s, tick_s=self._tick_s, **settings
+        )
         return self.consumer
 
     def make_partition(self, settings: dict[str, Any]) -> CheckpointedPartition:
@@ -282,7 +282,7 @@ class MicroBatchApplication(HookedApplication):
         process may have been suspended, and another may have taken over.
         """
         consumer, now = self.consumer, time.monotonic()
-        if now - consumer.asked_s < self._session_s / 2:
+        if now - consumer.asked_s < self._consumes.session_s / 2:
             return
         try:
             consumer.commit(offsets=[TopicPartition(topic, partition, offset)], asynchronous=False)
