@@ -15,10 +15,9 @@ from headrace.batch import Batch, Int64s
 from processors.windows.emission import Emission, Outcome
 from processors.windows.input.cuts import where_closed, where_silent
 from processors.windows.input.groups import Devices, Groups
-from processors.windows.input.intake import Intake, Judged, Placed
+from processors.windows.input.intake import Intake, Placed, kept_readings
 from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.late import LateReadings, late_of
-from processors.windows.input.readings import Readings
 from processors.windows.input.reorder_buffer import ReorderBuffer
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.engine import engine_of
@@ -36,11 +35,10 @@ class WindowOperator:
 
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
-        remembered = spec.tags if spec.by is None else tuple(name for name in spec.by if name in spec.topic_tags)
         self.intake = Intake(
             spec,
             Clocks(spec.follows, spec.idle_us, spec.grace_us),
-            Devices(remembered),
+            Devices(spec.remembered_tags),
             None if spec.by is None else Groups(spec.by, spec.key),
             deduplicates=spec.drop_repeats,
         )
@@ -136,12 +134,3 @@ class WindowOperator:
 
     def take_extra(self, extra: dict[str, Any]) -> None:
         """Nothing."""
-
-
-def kept_readings(spec: WindowSpec, placed: Placed, judged: Judged) -> Readings | None:
-    """The readings that are kept, as the windows take them; None if none is."""
-    kept = int(np.count_nonzero(judged.keep))
-    if not kept:
-        return None
-    readings = Readings(placed.slots, placed.devices, placed.batch.ts_us, spec.columns(placed.batch))
-    return readings if kept == len(readings) else readings.take(np.flatnonzero(judged.keep))

@@ -151,6 +151,11 @@ class WindowSpec:
         return tuple(dict.fromkeys(names))
 
     @cached_property
+    def remembered_tags(self) -> tuple[str, ...]:
+        """The tags that are kept of each device as it last sent them: for results, or to tell its group."""
+        return self.tags if self.by is None else tuple(name for name in self.by if name in self.topic_tags)
+
+    @cached_property
     def used(self) -> tuple[str, ...]:
         """The topic's own fields and tags that matter to the stream: what a repeated reading is compared by."""
         own = {*self.fields, *(self.by or ())}

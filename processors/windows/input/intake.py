@@ -12,6 +12,7 @@ from headrace.column import Bools
 from processors.windows.input.deduplication import CORRECTED, REPEATED, Deduplication
 from processors.windows.input.digest import digests
 from processors.windows.input.groups import Devices, Groups, different, group_name
+from processors.windows.input.readings import Readings
 from processors.windows.spec import WindowSpec, until_us
 from processors.windows.time.closed_up_to import ClosedUpTo
 from processors.windows.time.watermark import Clocks, late
@@ -184,3 +185,12 @@ class Intake:
         if self.spec.by is None:
             return [self.groups.values[slot][0] for slot in slots.tolist()]
         return [group_name(self.groups.values[slot][: len(self.spec.by)]) for slot in slots.tolist()]
+
+
+def kept_readings(spec: WindowSpec, placed: Placed, judged: Judged) -> Readings | None:
+    """The readings that are kept, as the windows take them; None if none is."""
+    kept = int(np.count_nonzero(judged.keep))
+    if not kept:
+        return None
+    readings = Readings(placed.slots, placed.devices, placed.batch.ts_us, spec.columns(placed.batch))
+    return readings if kept == len(readings) else readings.take(np.flatnonzero(judged.keep))

@@ -25,10 +25,9 @@ from processors.windows.aggregates import Partials
 from processors.windows.emission import DueProvisional, Outcome
 from processors.windows.input.groups import Devices, EachDevice, Groups, different, group_name
 from processors.windows.input.held_readings import HeldReadings
-from processors.windows.input.intake import Intake, Judged, Placed
+from processors.windows.input.intake import Intake, Judged, Placed, kept_readings
 from processors.windows.input.late import late_of
 from processors.windows.input.newest_tags import NewestTags
-from processors.windows.input.readings import Readings
 from processors.windows.repartition.pane_parts import LocalPanes
 from processors.windows.repartition.update import NUMBER, Kept, Panes, Update, kept_of, packed_times
 from processors.windows.spec import WindowSpec
@@ -60,13 +59,11 @@ class Local:
 
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
-        by_device = spec.by is None
-        remembered = () if spec.by is None else tuple(name for name in spec.by if name in spec.topic_tags)
         self._groups: Groups = EachDevice(spec.key) if spec.by is None else Groups(spec.by, spec.key)
         self.intake = Intake(
             spec,
             Clocks(spec.follows, spec.idle_us, spec.grace_us),
-            NewestTags(spec.tags) if by_device else Devices(remembered),
+            (NewestTags if spec.by is None else Devices)(spec.remembered_tags),
             self._groups,
             deduplicates=spec.drop_repeats,
         )
@@ -97,7 +94,10 @@ class Local:
         self._make_room()
         judged = self.intake.take(placed, now_us)
         missing = late_of(self.intake, placed, judged)
-        self._keep(placed, judged)
+        if self._panes is None:
+            self._keep(placed, judged)
+        else:
+            self._fold(self._panes, placed, judged)
         if due := self._provisional.is_due(now_us):
             self._provisional.note(now_us)
         self._forward(early=due)
@@ -109,28 +109,32 @@ class Local:
         self._forward(early=True)
         return Outcome()
 
+    def _fold(self, panes: LocalPanes, placed: Placed, judged: Judged) -> None:
+        """Fold the readings that are kept into parts of panes."""
+        readings = kept_readings(self.spec, placed, judged)
+        if readings is None:
+            return
+        self.counts["windowed"] += len(readings)
+        self.touched.append(different(readings.slots))
+        firsts = self._firsts(placed, np.flatnonzero(judged.keep))
+        if firsts is None:
+            panes.take(readings)
+        else:
+            panes.take_parts(readings, firsts)
+
     def _keep(self, placed: Placed, judged: Judged) -> None:
-        """Fold the readings that are kept into parts of panes, or keep them to be forwarded."""
+        """Keep readings to be forwarded."""
         places = np.flatnonzero(judged.keep)
         if not len(places):
             return
         self.counts["windowed"] += len(places)
-        firsts = self._firsts(placed, places)
-        if self._panes is None:
-            of = [self._groups.values[slot] for slot in placed.slots[places].tolist()]
-            by = {
-                name: Column.of([values[place] for values in of], self.spec.types[name])
-                for place, name in enumerate(self._groups.by)
-            }
-            self._kept.append((placed.batch.take(places).with_columns(by), placed.slots[places], firsts))
-            return
-        readings = Readings(placed.slots, placed.devices, placed.batch.ts_us, self.spec.columns(placed.batch))
-        readings = readings if len(places) == len(readings) else readings.take(places)
-        self.touched.append(different(readings.slots))
-        if firsts is None:
-            self._panes.take(readings)
-        else:
-            self._panes.take_parts(readings, firsts)
+        of = [self._groups.values[slot] for slot in placed.slots[places].tolist()]
+        by = {
+            name: Column.of([values[place] for values in of], self.spec.types[name])
+            for place, name in enumerate(self._groups.by)
+        }
+        readings = placed.batch.take(places).with_columns(by)
+        self._kept.append((readings, placed.slots[places], self._firsts(placed, places)))
 
     def _firsts(self, placed: Placed, places: Int64s) -> Int64s | None:
         """Where the first window ends that each reading is in time for; None if all are for all of theirs."""

@@ -15,13 +15,12 @@ import numpy as np
 
 from processors.windows.emission import Emission, Outcome
 from processors.windows.input.groups import Devices, EachDevice, Groups, different
-from processors.windows.input.intake import Intake, Judged, Placed
+from processors.windows.input.intake import Intake, Judged, Placed, kept_readings
 from processors.windows.input.late import LateReadings, late_of
 from processors.windows.input.newest_tags import NewestTags
 from processors.windows.input.reorder_buffer import ReorderBuffer
 from processors.windows.kinds.emitted import Emitted
 from processors.windows.kinds.engine import Engine, engine_of
-from processors.windows.operator import kept_readings
 from processors.windows.repartition.merged_parts import SOURCE, MergedParts
 from processors.windows.repartition.numbered import Numbered
 from processors.windows.repartition.pane_parts import SplitPanes
