@@ -80,6 +80,17 @@ class WindowOperator:
         closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to()) if moves else []
         return self._emission.outcome(closed, [], now_us)
 
+    def pass_to(self, clock_us: int) -> Outcome:
+        """Event time is so far without a reading, as the clock of the partition has it; what that brings."""
+        moves = self.intake.clocks.pass_to(clock_us)
+        closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to()) if moves else []
+        return self._emission.outcome(closed, [], clock_us)
+
+    @property
+    def oldest_open_us(self) -> int | None:
+        """The time of the oldest reading that is in an open window, of windows that readings make; None without any."""
+        return self.windows.engine.oldest_open_us
+
     def _where_to_cut(self, placed: Placed) -> int:
         if self.spec.overlapping:
             return where_closed(self.intake, placed)

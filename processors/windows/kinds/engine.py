@@ -40,6 +40,11 @@ class Engine(Protocol):
     def forget_changes(self) -> None:
         """Count no window as changed."""
 
+    @property
+    def oldest_open_us(self) -> int | None:
+        """The time of the oldest reading in an open window, of windows that readings make; None without any."""
+        ...
+
     def open_windows(self) -> int:
         """How many windows (of overlapping ones: panes) are open."""
         ...

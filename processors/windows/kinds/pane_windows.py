@@ -237,6 +237,11 @@ class PaneWindows:
         """Count no window as changed."""
         self.changed.clear()
 
+    @property
+    def oldest_open_us(self) -> int | None:
+        """The time of the oldest reading in an open window, of windows that readings fill; None without any."""
+        return self.rows.oldest_us
+
     def open_windows(self) -> int:
         """How many panes are open."""
         return len(self.rows)

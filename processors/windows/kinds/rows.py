@@ -35,6 +35,12 @@ class Rows:
         """How many readings the open rows hold."""
         return int(self.partials["count"][self.live].sum())
 
+    @property
+    def oldest_us(self) -> int | None:
+        """The time of the oldest reading in them, where they know; None without any."""
+        from_us = self.partials.get("from_us")
+        return None if from_us is None or not len(self) else int(from_us[self.live].min())
+
     def take(self, slots: Sequence[int] | Int64s, panes: Sequence[int] | Int64s) -> Int64s:
         """Fresh rows for these groups and panes."""
         n = len(slots)

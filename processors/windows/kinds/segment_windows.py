@@ -136,6 +136,11 @@ class SegmentWindows:
         """Count no window as changed."""
         self.changed.clear()
 
+    @property
+    def oldest_open_us(self) -> int | None:
+        """The time of the oldest reading in an open window; None without any."""
+        return self.rows.oldest_us
+
     def open_windows(self) -> int:
         """How many windows are open."""
         return len(self.rows)

@@ -76,6 +76,11 @@ class SlidingWindows:
     def forget_changes(self) -> None:
         """Nothing: no window is open."""
 
+    @property
+    def oldest_open_us(self) -> None:
+        """None: no window is open."""
+        return
+
     def open_windows(self) -> int:
         """None."""
         return 0

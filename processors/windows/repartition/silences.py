@@ -86,6 +86,11 @@ class EndedBySilence:
         """Count no window as changed."""
         self._engine.forget_changes()
 
+    @property
+    def oldest_open_us(self) -> int | None:
+        """The time of the oldest reading in an open window; None without any."""
+        return self._engine.oldest_open_us
+
     def open_windows(self) -> int:
         """How many windows are open."""
         return self._engine.open_windows()

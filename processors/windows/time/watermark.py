@@ -158,6 +158,14 @@ class Clocks:
             self._find_slowest()
         return True
 
+    def pass_to(self, clock_us: int) -> bool:
+        """Event time is so far without a reading; whether it moved on."""
+        if self.clock_us == NEVER or clock_us <= self.clock_us:
+            return False
+        self.clock_us = clock_us
+        self.furthest_us = max(self.furthest_us, clock_us)
+        return True
+
     def _find_slowest(self) -> None:
         progress = self.progress_us[: self.devices]
         awake = progress[progress > self._silent_us]
