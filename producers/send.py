@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -24,6 +25,9 @@ from producers.partition import partition_of
 from producers.portion import Portion, Source
 
 logger = logging.getLogger("headrace.producers")
+LOOK_MS = 5_000
+"""How often it is looked at whether the broker takes what is sent."""
+
 STOP_S = 4.0
 """How long a stop waits for the broker to take what is still queued."""
 
@@ -60,11 +64,15 @@ class Sender:
                 "partitioner": "murmur2_random",
                 "delivery.report.only.error": True,
                 "error_cb": self._error,
+                "stats_cb": self._look_at_taken,
+                "statistics.interval.ms": LOOK_MS,
             }
         )
         self._down = False
         self._away = Waiting(f"the broker at {broker} is back", tell=logger.warning)
         self._looked_s = 0.0
+        self._held = Waiting(f"the broker at {broker} takes what is sent again", tell=logger.warning)
+        self._taken: dict[tuple[str, str], int] = {}
         self._stopped_s: float | None = None
         self._fatal: KafkaError | None = None
 
@@ -193,6 +201,16 @@ class Sender:
         else:
             self._away.missing(NotYet(f"the broker at {self.broker}, to send what is queued"), self._looked_s)
 
+    def _look_at_taken(self, statistics: str) -> None:
+        """Say when the broker answers and takes nothing of what is queued: librdkafka sends it again in silence."""
+        before, self._taken = self._taken, _taken_of_queued(statistics)
+        if any(before.get(place) == taken for place, taken in self._taken.items()):
+            if not self._down:
+                what = f"the broker at {self.broker} to take what is sent: its log says why (on a full disk make room)"
+                self._held.missing(NotYet(what), time.monotonic())
+        else:
+            self._held.found()
+
     def _partitions(self, topic: str) -> int:
         """How many partitions the topic has; one that was just made is not known everywhere at once."""
         until_s = time.monotonic() + 30
@@ -202,6 +220,16 @@ class Sender:
                 return len(found.partitions)
             self.stop.wait(0.05)
         raise BrokerError(f"the topic {topic} has no partitions", hint="look at the broker's own log")
+
+
+def _taken_of_queued(statistics: str) -> dict[tuple[str, str], int]:
+    """Of each partition for which messages are queued the last one that the broker has taken, by librdkafka's count."""
+    return {
+        (name, number): partition["acked_msgid"]
+        for name, topic in json.loads(statistics)["topics"].items()
+        for number, partition in topic["partitions"].items()
+        if partition["msgq_cnt"] + partition["xmit_msgq_cnt"] + partition["msgs_inflight"]
+    }
 
 
 class _Keys(dict[str, bytes]):

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from headrace.broker.embedded import EmbeddedBroker
 from headrace.errors import StoreUnavailable
-from headrace.exhaustion import exhausted, is_full
+from headrace.exhaustion import exhausted
 from headrace.stores import open_store
-from headrace.topics import CLIENT, reaches, reader
+from headrace.topics import CLIENT, ONCE_IN_ORDER, reaches, reader
 from servers.kafka import KafkaPart
 
 pytestmark = pytest.mark.slow
@@ -44,10 +44,10 @@ rate = 2000
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB."""
+    """A disk of 4 MB."""
     disk = tmp_path / "small"
     disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no small disk: this user cannot mount one")
     try:
@@ -150,23 +150,82 @@ def test_a_store_on_a_full_disk_waits_for_room(tmp_path: Path, small: Path, flow
     assert "Traceback" not in said
 
 
-def test_a_broker_on_a_full_disk_says_so_and_keeps_what_it_acknowledged(small: Path) -> None:
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, "never came"
+        time.sleep(0.05)
+
+
+def read_up_to(broker: EmbeddedBroker, topic: str = "meters") -> int:
+    """How many messages a topic has been given."""
+    consumer = reader(broker.address)
+    try:
+        return sum(reach.end for reach in reaches(consumer, topic).values())
+    finally:
+        consumer.close()
+
+
+def held(broker: EmbeddedBroker, topic: str) -> list[bytes | None]:
+    """The values of a topic's only partition."""
+    consumer = reader(broker.address)
+    try:
+        (reach,) = reaches(consumer, topic).values()
+        consumer.assign([TopicPartition(topic, 0, reach.begin)])
+        return [message.value() for message in consumer.consume(reach.end - reach.begin, PATIENCE_S)]
+    finally:
+        consumer.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_broker_on_a_full_disk_has_producers_wait_and_keeps_what_it_acknowledged(small: Path, killed: bool) -> None:
+    filler, said = small / "filler", small / "broker" / "broker.log"
+    filler.write_bytes(bytes(2_500_000))
+    sent = [b"%03d" % number + bytes(50_000) for number in range(40)]
     with EmbeddedBroker(small / "broker") as broker:
         admin = AdminClient({**CLIENT, "bootstrap.servers": broker.address})
         admin.create_topics([NewTopic("meters", 1)])["meters"].result(PATIENCE_S)
-        producer = Producer({**CLIENT, "bootstrap.servers": broker.address, "linger.ms": 0})
-        failed: list[object] = []
-        for _ in range(40):
-            producer.produce("meters", bytes(100_000), on_delivery=lambda error, _: failed.append(error))
-            producer.flush(PATIENCE_S)
-        assert 0 < sum(error is None for error in failed) < len(failed)
-        assert is_full(small)
-        broker.kill()
-        broker.start()
-        consumer = reader(broker.address)
-        (reach,) = reaches(consumer, "meters").values()
-        consumer.close()
-        assert reach.end - reach.begin == sum(error is None for error in failed)
+        producer = Producer(
+            {**CLIENT, **ONCE_IN_ORDER, "bootstrap.servers": broker.address, "batch.size": 100_000, "linger.ms": 0}
+        )
+        reported: list[object] = []
+        for value in sent:
+            producer.produce("meters", value, on_delivery=lambda error, _: reported.append(error))
+        wait_until(lambda: producer.poll(0.05) >= 0 and "there is no room left on the disk" in said.read_text())
+        assert 0 < len(producer) < len(sent)
+        if killed:
+            broker.kill()
+            acknowledged = [error for error in reported if error is None]
+            broker.start()
+            assert len(held(broker, "meters")) >= len(acknowledged)
+            wait_until(lambda: producer.poll(0.05) >= 0 and "there is no room left on the disk" in said.read_text())
+        filler.unlink()
+        assert producer.flush(PATIENCE_S) == 0
+        assert reported == [None] * len(sent)
+        assert held(broker, "meters") == sent
+        assert "there is room on the disk again" in said.read_text()
+
+
+def test_producers_wait_for_a_broker_on_a_full_disk(tmp_path: Path, small: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text(PIPELINE.format(name="meters").replace("rate = 2000", "rate = 200"))
+    filler = small / "filler"
+    with EmbeddedBroker(small / "broker") as broker:
+        producers = Service(tmp_path, "producers", broker=broker.address, data=tmp_path / "data")
+        try:
+            wait_until(lambda: read_up_to(broker))
+            fill(filler)
+            producers.until(lambda said: "to take what is sent: its log says why" in said, "that nothing is taken")
+            before = read_up_to(broker)
+            filler.unlink()
+            producers.until(lambda said: "takes what is sent again" in said, "that it goes on")
+            producers.process.terminate()
+            code, said = producers.ends()
+        finally:
+            end(producers)
+        held = read_up_to(broker)
+    assert code == 0, said
+    assert before < held
+    assert f"in {held:,} messages, delivered {held:,}, failed 0" in said
 
 
 @pytest.mark.parametrize("service", ["processors", "sinks", "viewer", "producers"])

@@ -137,6 +137,7 @@ func serve(o options) error {
 	}
 	defer client.Close()
 	care := newUpkeep(cluster, client, saved)
+	keepRoom(cluster, saved)
 	close(doors)
 	asked, done := context.WithTimeout(ctx, answerWithin)
 	defer done()
