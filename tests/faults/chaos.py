@@ -92,8 +92,9 @@ class Chaos:
         if one.patient and self.done:
             took = self.watch.wait_caught_up(RECOVERY_S, self.services.look_after)
             if took is None:
-                standing = self.watch.standing(0, RECOVERY_S)
-                self.failures.append(f"for {RECOVERY_S:.0f} s: {standing}, behind {self.watch.behind}")
+                movement = self.watch.movement
+                standing = movement.standing(0, time.monotonic(), RECOVERY_S)
+                self.failures.append(f"for {RECOVERY_S:.0f} s: {standing}, behind {movement.behind}")
             else:
                 self.recovered_s.append(took)
         self._wait(one.calm_s)

@@ -114,7 +114,7 @@ class Run:
             time.sleep(0.2)
         verdict.load = _said(load)
         self._say(f"the load is done: {json.dumps(verdict.load)}")
-        watch.small = 0
+        watch.movement.small = 0
         ended = time.monotonic()
         if watch.wait_caught_up(DRAIN_S, services.look_after) is not None:
             verdict.drained_s = time.monotonic() - ended

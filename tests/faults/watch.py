@@ -24,6 +24,43 @@ Place = tuple[str, str, int]
 """A group's place: the group, a topic, a partition."""
 
 
+class Movement:
+    """How the groups of a line get on, by what is seen of their lag. Of the time it knows what it is told."""
+
+    def __init__(self, groups: int, small: int) -> None:
+        """``groups``: so many groups there must be; ``small``: a lag of no more messages is none."""
+        self._groups, self.small = groups, small
+        self.behind: dict[str, int] = {}
+        """How many messages each group was behind when it was last seen."""
+        self.caught_up_s = 0.0
+        """When all groups were last seen not to be behind."""
+        self._moved: dict[Place, tuple[int, float]] = {}
+        """The committed offset of each place, and when it was last seen to move or to be at the end."""
+
+    def note(self, found: Mapping[Place, tuple[int, int]], now_s: float) -> None:
+        """Take what was seen at ``now_s``: by group and partition the committed offset and the end."""
+        behind = Counter[str]()
+        for place, (committed, end) in found.items():
+            behind[place[0]] += end - committed
+            if committed >= end or committed != self._moved.get(place, (None,))[0]:
+                self._moved[place] = committed, now_s
+        self.behind = dict(behind)
+        if len(behind) >= self._groups and max(behind.values()) <= self.small:
+            self.caught_up_s = now_s
+
+    def standing(self, since_s: float, now_s: float, patience_s: float) -> list[Place]:
+        """The places that are behind and have not moved for so long, up to now, since ``since_s`` or later."""
+        oldest_s = now_s - patience_s
+        return [place for place, (_, moved_s) in self._moved.copy().items() if max(moved_s, since_s) < oldest_s]
+
+    def stands_still(self, since_s: float, now_s: float, patience_s: float) -> bool:
+        """Whether a place has stood still for so long, or a group was never seen in that time."""
+        if self.standing(since_s, now_s, patience_s):
+            return True
+        seen = {group for group, _, _ in self._moved.copy()}
+        return len(seen) < self._groups and now_s - since_s > patience_s
+
+
 class Lag:
     """How many messages of the raw topics no group has committed: asked of the broker with plain clients."""
 
@@ -70,14 +107,9 @@ class Watch:
         """``groups``: so many groups there must be; ``small``: a lag of no more messages is none."""
         self._lag = lag
         self._settings = settings
-        self._groups, self.small = groups, small
+        self.movement = Movement(groups, small)
         self._verify_every_s = verify_every_s
         self._ended = threading.Event()
-        self.behind: dict[str, int] = {}
-        self.caught_up_s = 0.0
-        """When all groups were last seen not to be behind."""
-        self._moved: dict[Place, tuple[int, float]] = {}
-        """The committed offset of each place, and when it was last seen to move or to be at the end."""
         self.verdicts: Counter[str] = Counter()
         """How often verify said ``sound`` or ``alarm``, or could not say (``unanswered``)."""
         self.alarms: list[str] = []
@@ -100,34 +132,21 @@ class Watch:
     def _sample(self) -> None:
         while not self._ended.wait(SAMPLE_S):
             found = self._lag.now()
-            if found is None:
-                continue
-            now_s, behind = time.monotonic(), Counter[str]()
-            for place, (committed, end) in found.items():
-                behind[place[0]] += end - committed
-                if committed >= end or committed != self._moved.get(place, (None,))[0]:
-                    self._moved[place] = committed, now_s
-            self.behind = dict(behind)
-            if len(behind) >= self._groups and max(behind.values()) <= self.small:
-                self.caught_up_s = now_s
-
-    def standing(self, since_s: float, patience_s: float) -> list[Place]:
-        """The places that are behind and have not moved for so long, since a time of the monotonic clock or later."""
-        oldest_s = time.monotonic() - patience_s
-        return [place for place, (_, moved_s) in self._moved.copy().items() if max(moved_s, since_s) < oldest_s]
+            if found is not None:
+                self.movement.note(found, time.monotonic())
 
     def wait_caught_up(self, patience_s: float, tend: Any = lambda: None) -> float | None:
         """Wait until no group is behind any more; how long that took, or None if one stands still for so long.
 
         A group that gets on is waited for: how fast it does is the machine's matter, too.
         """
-        begun = time.monotonic()
-        while self.caught_up_s <= begun:
-            if self.standing(begun, patience_s) or (not self._moved and time.monotonic() - begun > patience_s):
+        movement, begun = self.movement, time.monotonic()
+        while movement.caught_up_s <= begun:
+            if movement.stands_still(begun, time.monotonic(), patience_s):
                 return None
             tend()
             time.sleep(0.1)
-        return self.caught_up_s - begun
+        return movement.caught_up_s - begun
 
     def _verify_again(self) -> None:
         pause_s = self._verify_every_s
