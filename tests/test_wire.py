@@ -382,6 +382,15 @@ def test_the_device_is_a_column_in_every_shape() -> None:
         assert batch.column("device").tolist() == batch.devices.tolist()
 
 
+@pytest.mark.parametrize("undeclared", [[1, 2], [], "a: [b", {"a": [1]}, None])
+@pytest.mark.parametrize("others", [[], [reading("d")], [columns(["d"])], [reading(ts="now")]])
+def test_what_a_topic_does_not_declare_may_come_first_in_any_message(undeclared: object, others: list[bytes]) -> None:
+    first = json.dumps({"seen": undeclared}).encode()[:-1] + b", "
+    decoded = decode([first + reading("a")[1:], *others, first + columns(["b", "c"])[1:]])
+    assert [name for name in decoded.batch.devices if name != "d"] == ["a", "b", "c"]
+    assert len(decoded.refused) == others.count(reading(ts="now"))
+
+
 def test_no_messages_give_no_readings() -> None:
     decoded = decode([])
     assert (rows(decoded), list(decoded.refused)) == ([], [])
@@ -390,8 +399,16 @@ def test_no_messages_give_no_readings() -> None:
 good_messages = st.builds(
     reading, st.sampled_from("abc"), st.integers(NOW_MS - 10, NOW_MS + 400_000), note=st.sampled_from([None, "n"])
 )
+# A member that the topic does not declare may be of any kind, and stand anywhere.
+odd_messages = st.builds(
+    lambda message, odd: b'{"seen": ' + odd + b", " + message[1:],
+    st.one_of(good_messages, st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map(columns)),
+    st.sampled_from([b"[1, 2]", b"[]", b'"a:[b"', b"{}"]),
+)
 good_columns = st.lists(st.sampled_from("abc"), max_size=3).map(columns)
-some_messages = st.one_of(good_messages, good_columns, st.none(), st.sampled_from([message for _, message, _ in BAD]))
+some_messages = st.one_of(
+    good_messages, good_columns, odd_messages, st.none(), st.sampled_from([message for _, message, _ in BAD])
+)
 
 
 @given(st.lists(st.tuples(some_messages, st.integers(0, 200_000)), max_size=8), st.lists(some_messages, max_size=3))

@@ -64,17 +64,17 @@ class ListReader:
         usual = shape.struct(columns=True, usual=True, raw=[*self._repeated])
         self._decode_usual = msgspec.json.Decoder(usual).decode
         self._decode = msgspec.json.Decoder(shape.struct(columns=True, usual=False)).decode
+        time_alone = msgspec.defstruct("Timed", [(shape.time, msgspec.Raw, None)])
+        self._decode_time = msgspec.json.Decoder(time_alone).decode
 
     def holds(self, value: bytes) -> bool:
-        """Whether a message is columns rather than one reading: its first member is a list."""
-        head = value[:200].partition(b":")[2].lstrip()
-        if head.startswith(b"["):
-            return True
+        """Whether a message is columns rather than one reading: its time is a list, or without any its first member."""
         try:
-            self._decode(value)
+            time = getattr(self._decode_time(value), self._shape.time)
         except BAD:
             return False
-        return True
+        written = value.partition(b":")[2].lstrip() if time is None else bytes(time)
+        return written.startswith(b"[")
 
     def all(self, values: Sequence[Any], places: Sequence[int], envelope: Envelope) -> tuple[Int64s, Batch] | None:
         """The readings of all messages, and the place of each one's message; None if one of them is no columns.
