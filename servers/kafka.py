@@ -192,8 +192,9 @@ def pick_kafka() -> Iterator[KafkaPart]:
         reasons.append("no Docker daemon answers")
     if lacking() is not None:
         raise ServerAbsent(", ".join([*reasons, "no Java and Maven on PATH"]))
+    libraries = jars(POM)
     folder = Path(tempfile.mkdtemp(prefix="headrace-kafka-"))
-    kafka = NativeKafka(folder, jars(POM))
+    kafka = NativeKafka(folder, libraries)
     try:
         kafka.start()
         yield KafkaPart(kafka.address, f"native: {NATIVE}")

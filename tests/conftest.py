@@ -9,7 +9,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from headrace import redaction
 from headrace.broker.embedded import EmbeddedBroker
 from servers.absent import ServerAbsent
 from servers.kafka import KafkaPart, which_kafka
-from servers.shared import shared
+from servers.shared import Shared, shared
 from servers.tdengine import TDenginePart, which_tdengine
 
 ROOT = Path(__file__).parent.parent
@@ -87,25 +87,28 @@ def of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own
 
 
+@contextmanager
+def _server(kind: str, folder: Path, what: str) -> Iterator[Shared]:
+    """The server that all workers share; who asks for it is skipped, with the reason, where there is none."""
+    with ExitStack() as stack:
+        try:
+            found = stack.enter_context(shared(kind, folder))
+        except ServerAbsent as absent:
+            pytest.skip(f"no {what}: {absent}")
+        yield found
+
+
 @pytest.fixture(scope="session")
 def real_broker(of_run: Path) -> Iterator[KafkaPart]:
     """The best real broker there is, one for all workers; tests of it are skipped, with the reason, without one."""
-    with ExitStack() as stack:
-        try:
-            found = stack.enter_context(shared("kafka", of_run))
-        except ServerAbsent as absent:
-            pytest.skip(f"no real broker: {absent}")
+    with _server("kafka", of_run, "real broker") as found:
         yield KafkaPart(found.address, found.name)
 
 
 @pytest.fixture(scope="session")
 def tdengine(of_run: Path) -> Iterator[TDenginePart]:
     """A TDengine for all workers, on which each test has a database of its own; skipped, with the reason, without."""
-    with ExitStack() as stack:
-        try:
-            found = stack.enter_context(shared("tdengine", of_run))
-        except ServerAbsent as absent:
-            pytest.skip(f"no TDengine: {absent}")
+    with _server("tdengine", of_run, "TDengine") as found:
         yield TDenginePart(found.address, found.name)
 
 

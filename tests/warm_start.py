@@ -88,6 +88,7 @@ def run(
             code = program.wait(timeout)
         finally:
             program.kill()
+            program.wait()
         texts = []
         for file in (out, err):
             file.seek(0)
