@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -11,14 +12,16 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from headrace.batch import Batch
@@ -26,8 +29,9 @@ from headrace.column import Column as Values
 from headrace.duration import Duration
 from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUnavailable
 from headrace.pipeline.tables import Column, Table
-from headrace.stores import Position, Store, Tail, open_store
+from headrace.stores import Position, Store, Tail, open_store, sqlite_reader, sqlite_scan
 from headrace.stores.port import Progress
+from headrace.stores.tdengine import scan as tdengine_scan
 from headrace.stores.tdengine import store as store_module
 from headrace.stores.tdengine.names import PROGRESS, subtable, supertable
 from headrace.stores.tdengine.store import TDengineStore
@@ -410,6 +414,7 @@ sys.path.insert(0, {tests!r})
 import test_stores
 from test_stores import METERS, YEARS, meters
 test_stores.T0 = {t0}
+from headrace.stores import sqlite_reader, sqlite_scan
 from headrace.stores import Position, open_store
 store = open_store({url!r})
 store.prepare([METERS], YEARS)
@@ -1171,6 +1176,290 @@ def test_writer_and_tail_recover_from_a_restarted_adapter(own_tdengine: NativeTD
     assert [ts for (ts,) in found] == list(range(at))
     assert store.progress()[("meters", 0)].counts == {"stored": at, "updated": 0, "duplicate": 0}
     assert store.count(METERS) == at
+    place.remove()
+
+
+# Scanning
+
+
+def scanned(batches: Iterable[Batch], table: Table = METERS) -> list[tuple[Any, ...]]:
+    """The rows of a scan: device, time, columns and tags."""
+    found: list[tuple[Any, ...]] = []
+    for batch in batches:
+        assert len(batch)
+        columns = [batch.column(column.name).tolist() for column in (*table.columns, *table.tags)]
+        found += zip(batch.devices.tolist(), batch.ts_us.tolist(), *columns, strict=True)
+    return found
+
+
+def in_order(store: Store, table: Table) -> list[tuple[Any, ...]]:
+    """All rows of a table as they are to come: by time, then by device."""
+    return sorted(everything(store, table), key=lambda row: (row[1], row[0]))
+
+
+def disordered(store: Store, seconds: int = 60, devices: int = 8) -> Sink:
+    """Rows of some devices at times that many of them share, out of order, in several writes."""
+    sink, random = Sink(store, METERS), np.random.default_rng(7)
+    pairs = [(f"m{d}", second) for d in range(devices) for second in range(d % 3, seconds)]
+    order = random.permutation(len(pairs))
+    for part in np.array_split(order, 5):
+        some = [pairs[place] for place in part]
+        sink.write(
+            meters(
+                *[(device, second, None if second % 7 == 3 else second / 8) for device, second in some],
+                voltage=[None if second % 5 == 1 else second for _, second in some],
+                on=[None if second % 3 == 2 else second % 2 == 0 for _, second in some],
+                note=[None if second % 4 == 2 else f"{device} at {second}" for device, second in some],
+                location=[f"hall {int(device[1:]) % 3}" for device, _ in some],
+                floor=[None if device == "m1" else int(device[1:]) for device, _ in some],
+            )
+        )
+    return sink
+
+
+@pytest.fixture(params=["as it is", "all by the process"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How SQLite is read: few rows by the store itself, more by a process. TDengine has one way."""
+    name: str = request.param
+    if name == "all by the process":
+        if request.getfixturevalue("place").part is not None:
+            pytest.skip("TDengine has one way")
+        pytest.importorskip("adbc_driver_sqlite", reason="what is installed is older than the lock: run make setup")
+        monkeypatch.setattr(sqlite_scan, "OWN_ROWS", 0)
+    return name
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_scan_gives_all_rows_in_order_of_time_and_device(place: Place, how: str, size: int) -> None:
+    store = place.prepared()
+    disordered(store)
+    wanted = in_order(store, METERS)
+    reader = place.open(readonly=True)
+    batches = list(reader.scan(METERS, T0, T0 + DAY_US, rows=size))
+    assert scanned(batches) == wanted
+    assert len(wanted) == store.count(METERS) > 400
+    kinds = {c.name: batches[0].column(c.name).dtype.kind for c in (*METERS.columns, *METERS.tags)}
+    assert kinds == {"current": "f", "voltage": "i", "on": "b", "note": "O", "seen": "i", "location": "O", "floor": "i"}
+    # No batch ends within the rows of one time, and none is much larger than was asked for.
+    assert all(one.ts_us[-1] < other.ts_us[0] for one, other in itertools.pairwise(batches))
+    assert all(len(batch) <= size + 8 for batch in batches)
+
+
+def test_scan_of_a_span_some_columns_and_some_devices(place: Place, how: str) -> None:
+    store = place.prepared()
+    disordered(store)
+    wanted = in_order(store, METERS)
+    start_us, end_us = T0 + 10 * SECOND_US, T0 + 20 * SECOND_US
+    assert scanned(store.scan(METERS, start_us, end_us)) == [row for row in wanted if start_us <= row[1] < end_us]
+    # Few are found by their index, most by the times.
+    for names in (["m3"], ["m6", "m1", "absent"], [f"m{n}" for n in range(1, 8)], [], ["absent"]):
+        for size in (1, 5, 1_000):
+            found = scanned(store.scan(METERS, T0, T0 + DAY_US, devices=names, rows=size))
+            assert found == [row for row in wanted if row[0] in names], (names, size)
+    (batch,) = store.scan(METERS, start_us, start_us + 1, names=["floor", "current"])
+    assert [batch.has(c.name) for c in (*METERS.columns, *METERS.tags)] == [True, *[False] * 5, True]
+    (batch,) = store.scan(METERS, start_us, start_us + 1, names=[])
+    assert batch.devices.tolist() == [f"m{n}" for n in range(8)]
+    assert list(store.scan(METERS, end_us, start_us)) == []
+    with pytest.raises(StoreError, match="no column or tag watts"):
+        store.scan(METERS, T0, T0 + 1, names=["watts"])
+
+
+def test_scan_of_more_devices_than_a_statement_names(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = place.prepared()
+    disordered(store)
+    monkeypatch.setattr(sqlite_scan, "LISTED_DEVICES", 1)
+    monkeypatch.setattr(tdengine_scan, "LISTED_DEVICES", 1)
+    found = scanned(store.scan(METERS, T0, T0 + DAY_US, devices=["m2", "m5"], rows=9))
+    assert found == [row for row in in_order(store, METERS) if row[0] in ("m2", "m5")]
+
+
+def test_scan_gives_every_value_as_it_is_stored(place: Place, how: str) -> None:
+    store = place.prepared()
+    values = {
+        "current": [1.5, -0.0, 1e308, 5e-324, math.pi, None],
+        "voltage": [2**63 - 1, -(2**63) + 1, 0, 2**53 + 1, -1, None],
+        "on": [True, False, None, True, False, True],
+        "note": ['it\'s "quoted"', "Zürich 热 😀", "", "line\nbreak", None, "n" * 4_000],
+        "seen": [T0, 0, T0 + 1, T0 - 1, -1, None],
+    }
+    Sink(store, METERS).write(meters(*[("m1", i, None) for i in range(6)], **values))
+    (batch,) = store.scan(METERS, T0, T0 + DAY_US)
+    for name, listed in values.items():
+        assert batch.column(name).tolist() == listed
+        assert list(map(type, batch.column(name).tolist())) == list(map(type, listed))
+    # One that is missing in all rows has its type.
+    (batch,) = store.scan(METERS, T0 + 5 * SECOND_US, T0 + DAY_US)
+    assert batch.column("voltage").dtype.kind == "i"
+    assert batch.column("current").dtype.kind == "f"
+
+
+def test_scan_tells_devices_apart_whatever_their_names(place: Place, how: str) -> None:
+    store = place.prepared()
+    names = [*NASTY, "", "12345678", "123456789", "123456780", "1234567812345678", "8765432112345678"]
+    Sink(store, METERS).write(
+        meters(*[(name, second, float(i)) for second in range(2) for i, name in enumerate(names)], location=names * 2)
+    )
+    found = scanned(store.scan(METERS, T0, T0 + DAY_US))
+    assert [(row[0], row[2], row[7]) for row in found] == 2 * sorted((n, float(i), n) for i, n in enumerate(names))
+
+
+def test_scan_of_windows_gives_each_as_it_stands(place: Place, how: str) -> None:
+    store = place.prepared()
+    sink = Sink(store, MEANS)
+    sink.write(means(("m1", 0, 5, 0), ("m2", 0, 5, 0), ("m1", 10, 3, 0)))
+    sink.write(means(("m1", 0, 6, 1)))
+    found = scanned(store.scan(MEANS, T0, T0 + DAY_US), MEANS)
+    at = {start: T0 + start * SECOND_US for start in (0, 10, 20)}
+    assert found == [
+        ("m1", at[0], at[10], 6, 6.0, 1, True, "hall"),
+        ("m2", at[0], at[10], 5, 5.0, 0, True, "hall"),
+        ("m1", at[10], at[20], 3, 3.0, 0, True, "hall"),
+    ]
+
+
+def test_span_is_of_the_least_and_the_greatest_time(place: Place) -> None:
+    store = place.prepared()
+    assert store.span(METERS) is None
+    assert list(store.scan(METERS, 0, 2**62)) == []
+    sink = Sink(store, METERS)
+    sink.write(meters(("m1", 5, 1.0), ("m2", 9, 1.0)))
+    sink.write(meters(("m2", 2, 1.0)))
+    assert store.span(METERS) == (T0 + 2 * SECOND_US, T0 + 9 * SECOND_US)
+
+
+def test_scan_goes_over_gaps_and_from_few_rows_to_many(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tdengine_scan, "ROWS_A_DEVICE", 5)
+    store = place.prepared()
+    sink = Sink(store, METERS)
+    for first in (-1_000 * 86_400, -86_400, 0):
+        sink.write(
+            meters(*[(f"m{d}", first + second / 1_000, 1.0) for d in range(3) for second in range(first % 7 + 2)])
+        )
+    sink.write(meters(*[("m1", 1 + n / 1_000_000, float(n)) for n in range(500)]))
+    wanted = in_order(store, METERS)
+    for devices in (None, ["m1"], ["m0", "m2"]):
+        found = scanned(store.scan(METERS, 0, 2**60, devices=devices, rows=10))
+        assert found == [row for row in wanted if devices is None or row[0] in devices]
+
+
+def test_scan_sees_what_is_written_before_it_and_nothing_twice(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tdengine_scan, "ROWS_A_DEVICE", 1)
+    store = place.prepared()
+    sink = disordered(store)
+    before = in_order(store, METERS)
+    scan = place.open(readonly=True).scan(METERS, T0, T0 + DAY_US, rows=3)
+    first = next(scan)
+    # Behind it, which it does not see; and so far before it that it does: of a device that is new and has a longer
+    # name than all, too.
+    behind = [("m4", 0.5, -1.0), ("another", 0.5, -1.0)]
+    ahead = [("m4", 7_000.5, -1.0), ("another", 7_000.5, -1.0)]
+    sink.write(meters(*behind, *ahead, location=["hall 1"] * 4, floor=[4] * 4))
+    found = scanned([first, *scan])
+    assert [row for row in found if row[2] != -1.0] == before
+    assert [row[0] for row in found if row[2] == -1.0][-2:] == ["another", "m4"]
+    assert len({row[:2] for row in found}) == len(found)
+
+
+def test_scan_that_is_given_up_leaves_nothing_behind(place: Place, how: str) -> None:
+    store = place.prepared()
+    disordered(store)
+    threads, children = threading.active_count(), set(psutil.Process().children())
+    scan = store.scan(METERS, T0, T0 + DAY_US, rows=3)
+    next(scan)
+    assert isinstance(scan, Generator)
+    scan.close()
+    assert threading.active_count() == threads
+    assert set(psutil.Process().children()) <= children
+    # And the store goes on.
+    assert len(scanned(store.scan(METERS, T0, T0 + DAY_US))) == store.count(METERS)
+
+
+def test_scan_of_a_table_that_is_not_there_yet_waits_for_a_sink(place: Place) -> None:
+    place.prepared(MEANS)
+    with pytest.raises(StoreUnavailable, match="does not hold that yet"):
+        next(place.open(readonly=True).scan(METERS, T0, T0 + DAY_US))
+
+
+def test_scan_ends_when_sqlite_goes_away_and_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    for own_rows in (10**9, 50):
+        monkeypatch.setattr(sqlite_scan, "OWN_ROWS", own_rows)
+        disordered(place.prepared())
+        wanted = in_order(place.open(readonly=True), METERS)
+        reader = place.open(readonly=True)
+        for store in place.opened[:-1]:
+            store.close()
+        scan = reader.scan(METERS, T0, T0 + DAY_US, rows=20)
+        found = [next(scan) for _ in range(5)]
+        for file in tmp_path.iterdir():
+            file.rename(f"{file}.away")
+        with pytest.raises(StoreUnavailable, match="there is no store"):
+            found.extend(scan)
+        for file in tmp_path.iterdir():
+            file.rename(str(file).removesuffix(".away"))
+        rest = place.open(readonly=True).scan(METERS, int(found[-1].ts_us[-1]) + 1, T0 + DAY_US)
+        assert scanned([*found, *rest]) == wanted
+        place.remove()
+
+
+def test_scan_ends_when_tdengine_goes_away_and_goes_on_from_there(own_tdengine: NativeTDengine) -> None:
+    place = Place(f"{own_tdengine.dsn}/scanned")
+    store = place.prepared()
+    disordered(store, seconds=1_000)
+    wanted = in_order(store, METERS)
+    reader = place.open(readonly=True)
+    scan = reader.scan(METERS, T0, T0 + DAY_US, devices=["m1", "m2"], rows=20)
+    found = [next(scan)]
+    own_tdengine.stop_adapter()
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        found.extend(scan)
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        next(reader.scan(METERS, T0, T0 + DAY_US))
+    own_tdengine.start_adapter()
+    rest = reader.scan(METERS, int(found[-1].ts_us[-1]) + 1, T0 + DAY_US, devices=["m1", "m2"])
+    assert scanned([*found, *rest]) == [row for row in wanted if row[0] in ("m1", "m2")]
+    place.remove()
+
+
+def test_scan_goes_on_when_its_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("adbc_driver_sqlite", reason="what is installed is older than the lock: run make setup")
+    monkeypatch.setattr(sqlite_scan, "OWN_ROWS", 0)
+    monkeypatch.setattr(sqlite_reader, "PIPE_BYTES", 4_096)
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    store = place.prepared()
+    disordered(store, seconds=600)
+    wanted = in_order(store, METERS)
+    scan = store.scan(METERS, T0, T0 + DAY_US, rows=100)
+    # The first is read by the store itself.
+    found = [next(scan), next(scan)]
+    (child,) = psutil.Process().children()
+    child.kill()
+    assert scanned([*found, *scan]) == wanted
+    assert "is read without it" in caplog.text
+    place.remove()
+
+
+def test_the_write_ahead_log_stays_in_proportion_while_a_scan_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("adbc_driver_sqlite", reason="what is installed is older than the lock: run make setup")
+    monkeypatch.setattr(sqlite_scan, "OWN_ROWS", 1_000)
+    # It reads ahead as far as there is room.
+    monkeypatch.setattr(sqlite_reader, "PIPE_BYTES", 4_096)
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    sink, reader = Sink(place.prepared(), METERS), place.open(readonly=True)
+    sink.write(meters(*[(f"m{n}", i, float(n)) for i in range(50) for n in range(200)]))
+    scan = reader.scan(METERS, T0, T0 + DAY_US, rows=200)
+    for i in range(50, 150):
+        sink.write(meters(*[(f"m{n}", i, float(n)) for n in range(200)]))
+        assert len(next(scan)) == 200
+        assert log_bytes(place) <= 2 * max(2**20, file_bytes(place) / 4)
+    assert sum(map(len, scan)) == 50 * 200
     place.remove()
 
 

@@ -14,7 +14,7 @@ Guarantees that both give, held to by one contract test suite:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,6 +25,10 @@ from headrace.pipeline.tables import Table
 
 Columns = dict[str, list[Any]]
 """Rows read, as columns of equal length: the key, the time (int µs), columns and tags of a Table, by name."""
+
+
+SCANNED_ROWS = 100_000
+"""The rows of a scan's batch, where nothing else is asked for."""
 
 
 def nothing() -> None:
@@ -145,6 +149,34 @@ class Store(Protocol):
 
     def between(self, table: Table, device: str, start_us: int, end_us: int) -> Columns:
         """The device's rows with start_us <= time < end_us, by time."""
+        ...
+
+    def scan(
+        self,
+        table: Table,
+        start_us: int,
+        end_us: int,
+        *,
+        names: Sequence[str] | None = None,
+        devices: Collection[str] | None = None,
+        rows: int = SCANNED_ROWS,
+    ) -> Iterator[Batch]:
+        """The rows with start_us <= time < end_us, in order of time, and of device name where times are equal.
+
+        In batches that are not empty, of about ``rows``: memory follows that and the number of devices, never the
+        span. ``names``: these columns and tags (all if None); ``devices``: those of these names (all if None), which
+        are looked up when it begins. A row has its device's tags, which are looked up when it begins, and again when
+        there is a device that is new.
+
+        Rows that are written meanwhile are seen where their time has not been read yet, and it reads some batches
+        ahead; no row is given twice. Nobody who writes waits for a scan. StoreUnavailable when the store goes away:
+        another scan from the last time that was given, plus one, goes on from there, as no batch ends within the rows
+        of one time. StoreError for a name that the table does not have.
+        """
+        ...
+
+    def span(self, table: Table) -> tuple[int, int] | None:
+        """The least and the greatest time (µs) of the table's rows; None if there are none."""
         ...
 
     def snapshot(self) -> AbstractContextManager[None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from headrace.errors import DataFolderError, SettingsError, StoreError, StoreUna
 from headrace.exhaustion import check_file_handles, is_full, may_not_grow
 from headrace.pipeline.tables import Table
 from headrace.stores.file_writes import FileWrites
-from headrace.stores.port import TOO_OLD, Columns, Position, Progress
+from headrace.stores.port import SCANNED_ROWS, TOO_OLD, Columns, Position, Progress
 from headrace.stores.rows import DUPLICATE, STORED, UPDATED, added, check_whole, kept
+from headrace.stores.scanned import chosen
+from headrace.stores.sqlite_scan import scan
 from headrace.stores.sqlite_tables import Plan, as_columns, check_case, devices_of, joined, make, quoted, rows_of
 
 SCHEME = "sqlite:///"
@@ -156,6 +158,27 @@ class SQLiteStore:
             f" WHERE d.{quoted(table.key)} = ? AND {t} >= ? AND {t} < ? ORDER BY {t}"
         )
         return as_columns(table, self._select(table, chosen, device, start_us, end_us))
+
+    def scan(
+        self,
+        table: Table,
+        start_us: int,
+        end_us: int,
+        *,
+        names: Sequence[str] | None = None,
+        devices: Collection[str] | None = None,
+        rows: int = SCANNED_ROWS,
+    ) -> Iterator[Batch]:
+        """See the port. Most of it is read by another connection: also inside `snapshot` it is not of one moment."""
+        return scan(self._reading, self._path, table, chosen(table, names), (start_us, end_us), devices, rows)
+
+    def span(self, table: Table) -> tuple[int, int] | None:
+        """See the port."""
+        t, rows = quoted(table.time), rows_of(table)
+        with self._reading() as connection:
+            found = connection.execute(f"SELECT (SELECT min({t}) FROM {rows}), (SELECT max({t}) FROM {rows})")
+            least_us, greatest_us = found.fetchone()
+        return None if least_us is None else (least_us, greatest_us)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,9 @@ from headrace.batch import Batch
 from headrace.duration import Duration
 from headrace.errors import StoreError
 from headrace.pipeline.tables import Column, Table
-from headrace.stores.port import TOO_OLD, Columns, Position, Progress
+from headrace.stores.port import SCANNED_ROWS, TOO_OLD, Columns, Position, Progress
 from headrace.stores.rows import DUPLICATE, STORED, UPDATED, added, check_whole, kept
+from headrace.stores.scanned import chosen
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import (
     PROGRESS,
@@ -33,6 +34,7 @@ from headrace.stores.tdengine.names import (
     subtable,
     supertable,
 )
+from headrace.stores.tdengine.scan import scan
 from headrace.stores.tdengine.schema import LONGEST_US, make_database, make_progress, make_supertable
 from headrace.stores.tdengine.subtables import selected
 from headrace.stores.tdengine.tail import TDengineTail
@@ -177,6 +179,27 @@ class TDengineStore:
             f" AND {t} >= {start_us} AND {t} < {end_us} ORDER BY {t}"
         )
         return _columns(table, found)
+
+    def scan(
+        self,
+        table: Table,
+        start_us: int,
+        end_us: int,
+        *,
+        names: Sequence[str] | None = None,
+        devices: Collection[str] | None = None,
+        rows: int = SCANNED_ROWS,
+    ) -> Iterator[Batch]:
+        """See the port."""
+        return scan(self._connection, table, chosen(table, names), (start_us, end_us), devices, rows)
+
+    def span(self, table: Table) -> tuple[int, int] | None:
+        """See the port."""
+        t = quoted(table.time)
+        found = self._connection.query(
+            f"SELECT CAST(FIRST({t}) AS BIGINT), CAST(LAST({t}) AS BIGINT) FROM {quoted(supertable(table.name))}"
+        )
+        return (found[0][0], found[0][1]) if found and found[0][0] is not None else None
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
