@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import columnar, devices, grace, hopping, idle, latency, profile, scale, sink, sliding, soak, tumbling
+from bench import columnar, devices, grace, hopping, idle, latency, profile, scale, scan, sink, sliding, soak, tumbling
 from bench.brokers import Broker, broker
 from bench.machine import circumstances
 from bench.measured import Line, append, show
@@ -27,6 +27,7 @@ BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "scale": scale.run,
     "profile": profile.run,
     "sink": sink.run,
+    "scan": scan.run,
     "latency": latency.run,
     "idle": idle.run,
 }

@@ -20,8 +20,8 @@ class Watch:
         if self._begun_s is None:
             self._begun_s, self._cpu_s, self._before = time.perf_counter(), time.process_time(), readings
 
-    def say(self, readings: int) -> None:
-        """All ``readings`` readings are done."""
+    def say(self, readings: int, *, children_cpu_s: float = 0.0) -> None:
+        """All ``readings`` readings are done; its children, which have ended, took so many CPU seconds."""
         if self._begun_s is None:
             raise RuntimeError("nothing was measured")
         print(
@@ -29,7 +29,7 @@ class Watch:
                 {
                     "readings": readings - self._before,
                     "seconds": time.perf_counter() - self._begun_s,
-                    "cpu_s": time.process_time() - self._cpu_s,
+                    "cpu_s": time.process_time() - self._cpu_s + children_cpu_s,
                     "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
                 }
             )

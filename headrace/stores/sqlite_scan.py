@@ -30,7 +30,7 @@ FEW = 4
 """A scan of less than one in so many devices goes by the index over devices, which has them alone."""
 LISTED_DEVICES = 50_000
 """More than so many are not named in a statement: what others there are is left out afterwards."""
-OWN_ROWS = 200_000
+OWN_ROWS = 100_000
 """A scan of more rows than that is worth a process."""
 FETCHED_VALUES = 8_000
 

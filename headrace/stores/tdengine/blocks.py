@@ -41,6 +41,9 @@ class Texts:
     lengths: Int64s
     valid: Bools | None
 
+    def __len__(self) -> int:
+        return len(self.starts)
+
     def tolist(self) -> list[str | None]:
         """The texts, None where one is missing."""
         data = self.data.tobytes()
