@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -174,8 +175,24 @@ def _tail(
 def _verify(
     settings: Settings,
     *,
+    streams: Annotated[
+        list[str] | None, typer.Argument(metavar="STREAM", help="with --windows: the streams; all if none is named")
+    ] = None,
     drained: Annotated[bool, typer.Option("--drained", help="a message that no stage has read yet is a fault")] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="compute the windows again from the store's readings, and compare values")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="with --windows: those that start from then on")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--to", metavar="TIME", help="with --windows: those that start before then")
+    ] = None,
 ) -> int:
+    if windows:
+        return _verify_windows(settings, [*(streams or ()), *_given("--from", start), *_given("--to", end)])
+    if streams or start or end:
+        raise SettingsError("STREAM, --from and --to are for windows", hint="add --windows")
     from headrace.ledger import LedgerReader
     from headrace.status import Board
     from headrace.stores import open_store
@@ -203,6 +220,17 @@ def _verify(
     for fault in verdict.faults:
         print(f"fault: {fault}", file=sys.stderr)
     return 0 if verdict.sound else 1
+
+
+def _verify_windows(settings: Settings, arguments: list[str]) -> int:
+    """The processors' own command: the windows are theirs."""
+    of = {"pipeline": settings.pipeline, "broker": settings.broker, "store": settings.store, "data": settings.data}
+    flags_of = [part for name, value in of.items() for part in _given(f"--{name}", str(value))]
+    return subprocess.run(program("processors", "verify", *flags_of, *arguments), check=False).returncode
+
+
+def _given(flag: str, value: str | None) -> list[str]:
+    return [] if value is None else [flag, value]
 
 
 if __name__ == "__main__":

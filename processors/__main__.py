@@ -15,9 +15,10 @@ from headrace.pipeline import Pipeline
 from headrace.pipeline.consumer_groups import processors_group
 from headrace.pipeline.tables import repartition_topic
 from headrace.runtime import Consumption, MicroBatchApplication, keep_running, start
-from headrace.service import main
+from headrace.service import Variant, main
 from headrace.settings import Settings, writable_folder
 from headrace.topics import ensure_topics, read_again, wait_for_broker, wanted, written_topics
+from processors import verify
 from processors.other_processors import await_no_overlap
 from processors.streams import MergedStream, TopicStreams
 
@@ -116,5 +117,15 @@ def topics_of(pipeline: Pipeline, names: list[str]) -> tuple[list[str], list[str
     return sources, [topic for topic in repartitions if topic is not None]
 
 
+VERIFY = "Compute the store's final windows again from its readings, and compare their values."
+
 if __name__ == "__main__":
-    sys.exit(main("processors", "Aggregate readings to windows, in event time.", run))
+    sys.exit(
+        main(
+            "processors",
+            "Aggregate readings to windows, in event time.",
+            run,
+            epilog="`python -m processors verify --help` tells how to compare the store's windows with its readings.",
+            variants={"verify": Variant(VERIFY, verify.run, {})},
+        )
+    )
