@@ -36,6 +36,7 @@ def batch_of(found: Windows) -> Batch:
     names = result_names(SPEC)
     kinds = {"end": "time", "count": "int", "note_last": "text"}
     columns = {name: Column.of([one[name] for one in found.values()], kinds.get(name, "float")) for name in names}  # type: ignore[arg-type]
+    columns["room"] = Column.of([None] * len(found), "text")
     columns["revision"] = Column(np.zeros(len(found), np.int64))
     columns["final"] = Column(np.ones(len(found), np.bool_))
     return Batch([key[0] for key in found], np.array([key[1] for key in found], np.int64), columns)
