@@ -132,6 +132,15 @@ grace = "36h"                           # .grace: a window and its grace (1d + 1
 from = "meters"
 window = { kind = "tumbling", size = "1s" }
 idle = "99999999d"                      # .idle: '99999999d' is no duration that can | 36500d at the most
+[streams.forgets]
+from = "meters"
+window = { kind = "tumbling", size = "1s" }
+idle = "2h"
+forget_after = "90m"                    # .forget_after: a device would be forgotten after 1h30m | least "2h"
+[streams.typed]
+from = "meters"
+window = { kind = "tumbling", size = "1s" }
+forget_after = 60                       # .forget_after: 60 is no duration | write
 
 # ---- fields
 [streams.computes]
@@ -344,6 +353,8 @@ SOUND = [
     'window = { kind = "tumbling", size = "1s" }\nby = ["c"]\naggregates = { b = ["p999"], on = ["first", "distinct"] }'
     '\ncomputed = { a = "current", b = "a * a", c = "floor(b)" }',
     'window = { kind = "tumbling", size = "23h" }\ngrace = "1d"\nidle = "0s"',
+    'window = { kind = "tumbling", size = "10s" }\nidle = "1h"\nforget_after = "1h"',
+    'window = { kind = "tumbling", size = "10s" }\nidle = "30d"',
 ]
 
 

@@ -146,6 +146,8 @@ class Oracle:
         self.counts["read"] += 1
         made = {name: of(reading) for name, of in self.computed.items()}
         reading = replace(reading, values={**reading.values, **made})
+        if self.is_forgotten(reading.device):
+            self.tags.pop(reading.device, None)
         group = self.group_of(reading)
         self.device_of.setdefault(group, reading.device)
         self.tags[reading.device] = reading.values.get("room") or self.tags.get(reading.device)
@@ -161,6 +163,12 @@ class Oracle:
         self.seen[group] = max(self.seen.get(group, reading.ts_us), reading.ts_us)
         self.clock = max(self.clock or reading.ts_us, reading.ts_us)
         self.furthest = max(self.furthest, reading.ts_us)
+
+    def is_forgotten(self, device: str) -> bool:
+        """Whether a device has been silent for so long. All that changes is that its tags are not known any more."""
+        if self.clock is None or device not in self.progress:
+            return False
+        return self.progress[device] + self.spec.forget_us <= self.clock
 
     def _is_kept(self, reading: Reading, group: tuple[Any, ...]) -> bool:
         if self.spec.ordered:

@@ -101,9 +101,17 @@ def spec_for(kind: str, variant: str, **more: str) -> WindowSpec:
 
 
 patience = st.sampled_from(
-    [(), (("grace", "0s"), ("idle", "0s")), (("grace", "5s"), ("idle", "1s")), (("idle", "20s"),)]
+    [
+        (),
+        (("grace", "0s"), ("idle", "0s")),
+        (("grace", "0s"), ("idle", "0s"), ("forget_after", "2s")),
+        (("grace", "5s"), ("idle", "1s")),
+        (("grace", "5s"), ("idle", "1s"), ("forget_after", "8s")),
+        (("idle", "20s"),),
+        (("idle", "12s"), ("forget_after", "13s")),
+    ]
 )
-"""Settings in place of the case's own."""
+"""Settings in place of the case's own; with the shortest ``forget_after`` devices are forgotten all the time."""
 devices = st.sampled_from(["a", "b", "c"])
 quarters = st.integers(-40, 40).map(lambda n: n / 4)
 """Sums of these are exact in whatever order."""

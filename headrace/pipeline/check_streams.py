@@ -257,6 +257,13 @@ def _lengths(checked: _Checked, pipeline: Pipeline) -> None:
             f" rows ({pipeline.store.retention})",
             "keep store.retention longer, or the grace shorter",
         )
+    forgotten, idle = stream.forget_after, stream.idle
+    if forgotten is not None and forgotten < idle:
+        note(
+            (*checked.at, "forget_after"),
+            f"a device would be forgotten after {forgotten}, and its windows wait for it as long as idle ({idle})",
+            f'write at least "{idle}", or a shorter idle',
+        )
 
 
 def _longest(stream: Stream) -> int:

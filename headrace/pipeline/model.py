@@ -6,7 +6,7 @@ reference that ``docs/pipeline.md`` is made from.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -162,6 +162,10 @@ class Event(Table, kw_only=True, frozen=True, tag_field="kind", tag="event"):
 Window = Tumbling | Hopping | Sliding | Session | State | Count | Event
 
 
+FORGET_AFTER: Final = Duration.parse("7d")
+"""How long a device is silent before it is forgotten, where a stream does not say."""
+
+
 class Stream(Table, kw_only=True, frozen=True):
     """A continuous query: windows over a topic, aggregated by device or by what else is asked for."""
 
@@ -199,6 +203,13 @@ class Stream(Table, kw_only=True, frozen=True):
     idle: Annotated[
         Duration, _doc("a silent device's window closes when event time elsewhere is this far beyond its end and grace")
     ] = Duration.parse("30s")
+    forget_after: Annotated[
+        Duration | None,
+        _doc(
+            "a device or group that has been silent for so long (event time) and of which no window is open is"
+            " forgotten; 7d if absent, or idle if that is longer"
+        ),
+    ] = None
     late: Annotated[
         Literal["drop", "dead-letter", "heal"],
         _doc(

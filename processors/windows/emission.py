@@ -73,15 +73,16 @@ class Emission:
 
     def _results(self, emitted: Emitted, final: int) -> Batch:
         spec, devices, groups = self._intake.spec, self._intake.devices, self._intake.groups
-        columns, slots = dict(emitted.results), emitted.slots.tolist()
+        columns = dict(emitted.results)
         columns["end"] = Column(emitted.ends_us)
-        columns["revision"] = Column(np.zeros(len(slots), np.int64))
-        columns["final"] = Column(np.arange(len(slots)) < final)
+        columns["revision"] = Column(np.zeros(len(emitted), np.int64))
+        columns["final"] = Column(np.arange(len(emitted)) < final)
         if spec.by is None:
-            of = slots if groups is None else groups.device[emitted.slots].tolist()
-            for place, tag in enumerate(spec.tags):
-                columns[tag] = Column.of([devices.tags[slot][place] for slot in of], spec.types[tag])
+            of = emitted.slots if groups is None else groups.device[emitted.slots]
+            for tag in spec.tags:
+                columns[tag] = Column.of(devices.tags_of(of, tag), spec.types[tag])
         elif groups is not None:
+            values = list(groups.values_of(emitted.slots))
             for place, name in enumerate(spec.by):
-                columns[name] = Column.of([groups.values[slot][place] for slot in slots], spec.types[name])
+                columns[name] = Column.of([of_group[place] for of_group in values], spec.types[name])
         return Batch(self._intake.group_names(emitted.slots), emitted.starts_us, columns)

@@ -14,6 +14,7 @@ import numpy as np
 from headrace.batch import Batch, Int64s
 from processors.windows.emission import Emission, Outcome
 from processors.windows.input.cuts import where_closed, where_silent
+from processors.windows.input.forgetting import Forgetting
 from processors.windows.input.groups import Devices, Groups
 from processors.windows.input.intake import Intake, Placed, kept_readings
 from processors.windows.input.last_seen import LastSeen
@@ -39,7 +40,7 @@ class WindowOperator:
             spec,
             Clocks(spec.follows, spec.idle_us, spec.grace_us),
             Devices(spec.remembered_tags),
-            None if spec.by is None else Groups(spec.by, spec.key),
+            None if spec.by is None else Groups(spec.by),
             deduplicates=spec.drop_repeats,
         )
         self.counts = self.intake.counts
@@ -47,7 +48,8 @@ class WindowOperator:
         self.windows = Windowing(engine_of(spec), reorder, self.intake)
         self.touched, self.held = self.windows.touched, self.windows.held
         self._emission = Emission(self.intake, self.windows.engine)
-        self._last_seen = LastSeen() if spec.ends_in_silence and self.intake.groups is not None else None
+        self._last_seen = LastSeen() if self.intake.groups is not None else None
+        self._forgetting = Forgetting(self.intake, [self.windows], self._last_seen, self.touched)
 
     def add(self, batch: Batch, now_us: int) -> Outcome:
         """Take the readings of a batch that arrived at ``now_us``, in their order; what that brings."""
@@ -72,19 +74,25 @@ class WindowOperator:
                 closed += self.windows.keep(readings)
             closed += self.windows.advance(self.intake.moved_on(placed), self._closed_up_to())
             self.intake.prune(when_due=True)
-        return self._emission.outcome(closed, late, now_us)
+        return self._outcome(closed, late, now_us)
 
     def tick(self, now_us: int) -> Outcome:
         """The partition is silent (not behind) at ``now_us``: its clock moves on with the wall clock."""
         moves = self.intake.clocks.tick(now_us)
         closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to()) if moves else []
-        return self._emission.outcome(closed, [], now_us)
+        return self._outcome(closed, [], now_us)
+
+    def _outcome(self, closed: list[Emitted], late: list[LateReadings], now_us: int) -> Outcome:
+        outcome = self._emission.outcome(closed, late, now_us)
+        # What has closed is named by what is known of it.
+        self._forgetting.forget()
+        return outcome
 
     def pass_to(self, clock_us: int) -> Outcome:
         """Event time is so far without a reading, as the clock of the partition has it; what that brings."""
         moves = self.intake.clocks.pass_to(clock_us)
         closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to()) if moves else []
-        return self._emission.outcome(closed, [], clock_us)
+        return self._outcome(closed, [], clock_us)
 
     @property
     def oldest_open_us(self) -> int | None:

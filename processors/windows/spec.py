@@ -13,7 +13,18 @@ from headrace.batch import Batch, Int64s
 from headrace.column import Column
 from headrace.expression import Expression, parse, parse_condition
 from headrace.field_types import FieldType
-from headrace.pipeline.model import Count, Event, Hopping, Pipeline, Session, Sliding, State, Tumbling, Window
+from headrace.pipeline.model import (
+    FORGET_AFTER,
+    Count,
+    Event,
+    Hopping,
+    Pipeline,
+    Session,
+    Sliding,
+    State,
+    Tumbling,
+    Window,
+)
 from headrace.pipeline.tables import by_device, devices_span, of_one_device, stream_types
 from processors.windows.aggregates import Aggregates, Measure
 from processors.windows.time.alignment import Alignment, Fixed
@@ -45,6 +56,8 @@ class WindowSpec:
     follows: Follows
     grace_us: int
     idle_us: int
+    forget_us: int
+    """how long a device or group must have been silent to be forgotten; never less than ``idle_us``"""
     drop_repeats: bool
     emit_us: int | None
     """how long a change may wait for a provisional result; None: for ever"""
@@ -76,6 +89,7 @@ class WindowSpec:
             follows="furthest" if stream.clock == "partition" else follows,
             grace_us=int(stream.grace),
             idle_us=int(stream.idle),
+            forget_us=int(max(stream.idle, FORGET_AFTER) if stream.forget_after is None else stream.forget_after),
             drop_repeats=stream.repeats == "drop",
             emit_us={"close": None, "at-once": 0, "max-delay": int(stream.max_delay or 0)}[stream.emit],
             late=stream.late,

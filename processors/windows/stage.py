@@ -56,4 +56,4 @@ class Stage(Protocol):
 def gauges_of(intake: Intake, held: Mapping[str, int]) -> Mapping[str, int]:
     """The gauges of a stage whose windows hold this."""
     remembered = 0 if intake.deduplication is None else len(intake.deduplication)
-    return {**held, "devices": len(intake.devices), "remembered": remembered}
+    return {**held, "devices": intake.devices.known, "remembered": remembered}

@@ -3,7 +3,8 @@
 Pieces, by name:
 
 - ``meta``: the fingerprint of the stream, the clocks, the counts, how many devices and groups there are
-- ``names.K``: the names and tags of the K-th bucket of devices; written when these change
+- ``names.K``: the names and tags of the K-th bucket of devices; written when these change, and deleted, like the
+  others of the bucket, when all of them are forgotten
 - ``progress.K``: how far each device of the bucket is; written when one of them has sent something
 - ``groups.K``: the values of the K-th bucket of groups, where a stream aggregates by something else
 - ``open.K``: what is open of the K-th bucket of groups, and which of the readings held it has taken; written when one
@@ -26,12 +27,13 @@ import numpy as np
 from headrace.batch import Int64s
 from headrace.column import DTYPES
 from headrace.errors import StateError
+from processors.windows.input.groups import Devices, Groups
 from processors.windows.input.pieces import ReadPiece, lacking
 from processors.windows.operator import WindowOperator
 from processors.windows.spec import ENDS, STARTS, WindowSpec
 from processors.windows.stage import Stage
 
-VERSION = 4
+VERSION = 5
 
 BUCKET = 256
 """How many devices, or groups, share a piece of state."""
@@ -51,26 +53,15 @@ class Meta(msgspec.Struct):
     arrived_us: int
     furthest_us: int
     slowest_us: int
+    forgotten_us: int
     counts: dict[str, int]
     devices: int
     groups: int
+    no_devices: list[int]
+    """the buckets of devices that have no pieces, as all of their slots are free"""
+    no_groups: list[int]
     next_offset: int
     extra: dict[str, Any]
-
-
-class Names(msgspec.Struct):
-    """A bucket's devices."""
-
-    names: list[str]
-    tags: list[list[Any]]
-    tag_times: list[list[int]]
-
-
-class GroupValues(msgspec.Struct):
-    """A bucket's groups."""
-
-    values: list[list[Any]]
-    devices: list[int]
 
 
 class Open(msgspec.Struct):
@@ -86,28 +77,32 @@ def changed_pieces(stage: Stage, next_offset: int) -> Iterator[tuple[str, bytes 
     encode = msgspec.msgpack.encode
     intake = stage.intake
     devices, groups, clocks = intake.devices, intake.groups, intake.clocks
-    for bucket in sorted({slot // BUCKET for slot in devices.renamed}):
-        of = _of(bucket, len(devices))
-        names = Names(devices.names[of], [list(tags) for tags in devices.tags[of]], devices.tag_times[of])
-        yield from _in_parts(f"names.{bucket}", encode(names))
-    # Every bucket has its piece, so that none is taken that an older declaration of the stream has left.
-    fresh = {slot // BUCKET for slot in devices.renamed} if groups is None else set[int]()
-    devices.renamed.clear()
+    # Every bucket has its piece, so that none is taken that an older declaration of the stream has left: but for
+    # those that have nobody in them, which meta names.
+    no_devices = _vacant(devices)
+    no_groups = no_devices if groups is None else _vacant(groups)
+    fresh = _buckets([devices.changed()])
+    for bucket in fresh:
+        yield from _occupied(f"names.{bucket}", devices, bucket, no_devices)
     for bucket in _buckets(intake.moved):
+        if bucket in no_devices:
+            yield f"progress.{bucket}", None
+            continue
         progress = clocks.progress_us[_of(bucket, len(devices))]
         yield from _in_parts(f"progress.{bucket}", progress.astype("<i8").tobytes())
-    if groups is not None and groups.written < len(groups):
-        for bucket in range(groups.written // BUCKET, -(-len(groups) // BUCKET)):
-            fresh.add(bucket)
-            of = _of(bucket, len(groups))
-            values = GroupValues([list(values) for values in groups.values[of]], groups.device[of].tolist())
-            yield from _in_parts(f"groups.{bucket}", encode(values))
-        groups.written = len(groups)
+    if groups is not None:
+        fresh = _buckets([groups.changed()])
+        for bucket in fresh:
+            yield from _occupied(f"groups.{bucket}", groups, bucket, no_groups)
     count = intake.group_count
     held = stage.held
     for bucket in sorted({*_buckets(stage.touched), *fresh}):
         of = _of(bucket, count)
         fronts = {readings.name: readings.fronts(of.start, of.stop) for readings in held}
+        if bucket in no_groups and not any(fronts.values()):
+            yield f"open.{bucket}", None
+            continue
+        # Of what was taken from a slot some may be in its runs still, so its front stays.
         opened = Open(stage.packed(of.start, of.stop), fronts)
         yield from _in_parts(f"open.{bucket}", encode(opened))
     stage.touched.clear()
@@ -123,9 +118,12 @@ def changed_pieces(stage: Stage, next_offset: int) -> Iterator[tuple[str, bytes 
         arrived_us=clocks.arrived_us,
         furthest_us=clocks.furthest_us,
         slowest_us=clocks.slowest_us,
+        forgotten_us=clocks.forgotten_us,
         counts=intake.counts,
         devices=len(devices),
         groups=count,
+        no_devices=no_devices,
+        no_groups=no_groups,
         next_offset=next_offset,
         extra=stage.extra,
     )
@@ -155,17 +153,17 @@ def restore_into(stage: Stage, piece: ReadPiece) -> int:
     devices, clocks = intake.devices, intake.clocks
     clocks.clock_us, clocks.arrived_us = meta.clock_us, meta.arrived_us
     clocks.furthest_us, clocks.slowest_us = meta.furthest_us, meta.slowest_us
+    clocks.forgotten_us = meta.forgotten_us
     intake.counts.update(meta.counts)
     clocks.add_devices(meta.devices)
     for bucket in range(-(-meta.devices // BUCKET)):
-        names = msgspec.msgpack.decode(_whole(piece, f"names.{bucket}"), type=Names)
-        for name, tags in zip(names.names, names.tags, strict=True):
-            devices.add(name, tuple(tags))
-        devices.tag_times[bucket * BUCKET :] = names.tag_times
+        if bucket in meta.no_devices:
+            devices.add_vacant(_size(bucket, meta.devices))
+            continue
+        devices.unpack(msgspec.msgpack.decode(_whole(piece, f"names.{bucket}")))
         progress = np.frombuffer(_whole(piece, f"progress.{bucket}"), "<i8")
         clocks.progress_us[bucket * BUCKET : bucket * BUCKET + len(progress)] = progress
-    devices.renamed.clear()
-    _restore_open(stage, meta.groups, piece)
+    _restore_open(stage, meta, piece)
     if intake.deduplication is not None:
         intake.deduplication.restore(piece)
     return meta.next_offset
@@ -175,10 +173,10 @@ def forget_written(stage: Stage) -> None:
     """Count nothing as written: :func:`changed_pieces` gives every piece again, for another place to keep them in."""
     intake = stage.intake
     devices = np.arange(len(intake.devices))
-    intake.devices.renamed.update(devices.tolist())
+    intake.devices.forget_written()
     intake.moved.append(devices)
     if intake.groups is not None:
-        intake.groups.written = 0
+        intake.groups.forget_written()
     stage.touched.append(np.arange(intake.group_count))
     if intake.deduplication is not None:
         intake.deduplication.forget_written()
@@ -204,14 +202,14 @@ def _meta(stage: Stage, packed: bytes) -> Meta:
     return meta
 
 
-def _restore_open(stage: Stage, count: int, piece: ReadPiece) -> None:
-    groups, dtypes = stage.intake.groups, _dtypes(stage.intake.spec)
+def _restore_open(stage: Stage, meta: Meta, piece: ReadPiece) -> None:
+    groups, dtypes, count = stage.intake.groups, _dtypes(stage.intake.spec), meta.groups
     if groups is not None:
         for bucket in range(-(-count // BUCKET)):
-            values = msgspec.msgpack.decode(_whole(piece, f"groups.{bucket}"), type=GroupValues)
-            for of, device in zip(values.values, values.devices, strict=True):
-                groups.add(tuple(of), device)
-        groups.written = len(groups)
+            if bucket in meta.no_groups:
+                groups.add_vacant(_size(bucket, count))
+            else:
+                groups.unpack(msgspec.msgpack.decode(_whole(piece, f"groups.{bucket}")))
     stage.add_groups()
     for bucket in range(-(-count // BUCKET)):
         packed = _joined(piece, f"open.{bucket}")
@@ -232,6 +230,27 @@ def _dtypes(spec: WindowSpec) -> dict[str, Any]:
 
 def _of(bucket: int, count: int) -> slice:
     return slice(bucket * BUCKET, min((bucket + 1) * BUCKET, count))
+
+
+def _size(bucket: int, count: int) -> int:
+    return min(BUCKET, count - bucket * BUCKET)
+
+
+def _vacant(slots: Devices | Groups) -> list[int]:
+    """The buckets whose slots are all free."""
+    if not len(slots.vacant):
+        return []
+    used = ~slots.vacant.among(len(slots))
+    return np.flatnonzero(~np.logical_or.reduceat(used, np.arange(0, len(slots), BUCKET))).tolist()
+
+
+def _occupied(name: str, slots: Devices | Groups, bucket: int, vacant: list[int]) -> Iterator[tuple[str, bytes | None]]:
+    """The piece of a bucket, or that it has none."""
+    if bucket in vacant:
+        yield name, None
+        return
+    of = _of(bucket, len(slots))
+    yield from _in_parts(name, msgspec.msgpack.encode(slots.packed(of.start, of.stop)))
 
 
 def _buckets(slots: Sequence[Int64s]) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.input.groups import different
 from processors.windows.input.intake import Intake
 from processors.windows.input.readings import Readings
@@ -49,8 +50,9 @@ class Windowing:
 
     def begin_all(self, closed_up_to: ClosedUpTo) -> None:
         """Know how far all groups are before readings of theirs are taken."""
-        if self._intake.group_count:
-            self.engine.begin(np.arange(self._intake.group_count), closed_up_to)
+        known = self._intake.known_groups()
+        if len(known):
+            self.engine.begin(known, closed_up_to)
 
     def advance(self, moved: Int64s, closed_up_to: ClosedUpTo) -> list[Emitted]:
         """Take what has waited long enough, and close what is over.
@@ -70,6 +72,17 @@ class Windowing:
             self.touched.append(ended.slots)
             emitted.append(ended)
         return emitted
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups anything is open, waits, or is reached back to; as Holder."""
+        held = self.engine.holds(groups, unknown_us)
+        return held if self.reorder is None else held | self.reorder.holds(groups)
+
+    def forget(self, groups: Int64s) -> None:
+        """Be as if these groups, of which nothing is held, had never been."""
+        self.engine.forget(groups)
+        if self.reorder is not None:
+            self.reorder.forget(groups)
 
     @property
     def is_open(self) -> bool:

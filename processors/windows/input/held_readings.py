@@ -7,7 +7,8 @@ is taken, however much is held.
 
 What has been taken from a run stays in it until most of it is; then the rest becomes a new run. So a run is also what
 is written, once, and what is written grows with what is new. What is held of it follows from the groups' fronts, which
-are written where a group is written: all up to the last one that was taken from a group is gone, in all runs.
+are written where a group is written: all up to the last one that was taken from a group is gone, in all runs. A group
+that gets the slot of one that was forgotten goes on with its front: what comes is beyond it, as it would be late else.
 """
 
 from __future__ import annotations
@@ -88,6 +89,14 @@ class HeldReadings:
         marks[groups] = True
         found = ((run, run.places_of(marks)) for run in self._runs)
         return [run.readings.take(places) for run, places in found if len(places)]
+
+    def holds(self, groups: Int64s) -> Bools:
+        """Of which of n groups readings are held."""
+        marks = np.zeros(max(len(self._front_us), int(groups.max()) + 1), np.bool_)
+        for run in self._runs:
+            marks[run.groups] = True
+        held: Bools = marks[groups]
+        return held
 
     def note_latest(self, latest_us: Int64s) -> None:
         """Raise each group's time to that of its latest reading that is held."""

@@ -25,7 +25,7 @@ class Placed:
     """``n`` readings with the slots of their groups and devices.
 
     ``until_us``: the watermark at which each is late; ``before_us``: the one that it meets, or None where none can
-    be late.
+    be late; ``returned``: with which a device comes back that has been silent for so long that it is forgotten.
     """
 
     batch: Batch
@@ -33,6 +33,7 @@ class Placed:
     devices: Int64s
     until_us: Int64s
     before_us: Int64s | None
+    returned: Bools | None
 
     @cached_property
     def groups(self) -> Int64s:
@@ -52,7 +53,8 @@ class Placed:
         before_us = None if self.before_us is None else self.before_us[:place]
         slots = self.slots[:place]
         devices = slots if self.devices is self.slots else self.devices[:place]
-        head = Placed(self.batch.take(every[:place]), slots, devices, self.until_us[:place], before_us)
+        returned = None if self.returned is None else self.returned[:place]
+        head = Placed(self.batch.take(every[:place]), slots, devices, self.until_us[:place], before_us, returned)
         return head, self.batch.take(every[place:])
 
 
@@ -83,18 +85,26 @@ class Intake:
 
     @property
     def group_count(self) -> int:
-        """How many groups there are."""
+        """How many slots of groups there are."""
         return len(self.devices if self.groups is None else self.groups)
+
+    def known_groups(self) -> Int64s:
+        """The slots that there are groups in."""
+        slots = self.devices.vacant if self.groups is None else self.groups.vacant
+        return np.flatnonzero(~slots.among(self.group_count))
 
     def place(self, batch: Batch) -> Placed:
         """Find each reading's device, group and watermark; new devices and groups get their slots."""
         devices = self.devices.slots_of(batch)
         self.clocks.add_devices(len(self.devices))
-        slots = devices if self.groups is None else self.groups.slots_of(batch, self.devices, devices)
+        returned = None
+        if self.devices.remembered:
+            returned = self.clocks.returned(devices, batch.ts_us, self.spec.forget_us)
+        slots = devices if self.groups is None else self.groups.slots_of(batch, self.devices, devices, returned)
         until = until_us(self.spec, self.spec.alignment, batch.ts_us)
         # Of overlapping windows a reading may miss the first and be in time for the last.
         misses = self.first_end(batch.ts_us) if self.spec.overlapping else until
-        return Placed(batch, slots, devices, until, self.clocks.before(devices, batch.ts_us, misses))
+        return Placed(batch, slots, devices, until, self.clocks.before(devices, batch.ts_us, misses), returned)
 
     def first_end(self, ts_us: Int64s, after_us: Int64s | None = None) -> Int64s:
         """Where the first window of each reading ends, of those that end beyond ``after_us`` (or its own time)."""
@@ -104,7 +114,7 @@ class Intake:
 
     def take(self, placed: Placed, now_us: int) -> Judged:
         """Judge readings that arrived at ``now_us``, and let them move the clocks."""
-        self.devices.note_tags(placed.batch, placed.devices)
+        self.devices.note_tags(placed.batch, placed.devices, placed.returned)
         judged = self._judge(placed)
         self.clocks.move(placed.devices, placed.batch.ts_us, now_us)
         self.moved.append(placed.moved)
@@ -172,19 +182,26 @@ class Intake:
     def prune(self, *, when_due: bool = False) -> None:
         """Forget what repeats of late readings would be recognised by; ``when_due``: only when that has grown."""
         if self.deduplication is not None and (not when_due or self.deduplication.wants_pruning):
-            self.deduplication.prune(self._in_time)
+            self.deduplication.prune(lambda devices, ts_us: self.in_time(ts_us, self.clocks.watermark_us(devices)))
 
-    def _in_time(self, devices: Int64s, ts_us: Int64s) -> Bools:
-        still: Bools = until_us(self.spec, self.spec.alignment, ts_us) > self.clocks.watermark_us(devices)
+    def in_time(self, ts_us: Int64s, watermark_us: Int64s | int) -> Bools:
+        """Which of n readings would not be late, given the watermark that they meet."""
+        still: Bools = until_us(self.spec, self.spec.alignment, ts_us) > watermark_us
         return still
+
+    def forget(self, devices: Int64s) -> None:
+        """Know these devices no longer, of which nothing is held."""
+        self.clocks.forget(devices)
+        self.devices.forget(devices)
+        self.moved.append(devices)
 
     def group_names(self, slots: Int64s) -> list[str]:
         """What results call these groups."""
         if self.groups is None:
             return [self.devices.names[slot] for slot in slots.tolist()]
         if self.spec.by is None:
-            return [self.groups.values[slot][0] for slot in slots.tolist()]
-        return [group_name(self.groups.values[slot][: len(self.spec.by)]) for slot in slots.tolist()]
+            return [values[0] for values in self.groups.values_of(slots)]
+        return [group_name(values[: len(self.spec.by)]) for values in self.groups.values_of(slots)]
 
 
 def kept_readings(spec: WindowSpec, placed: Placed, judged: Judged) -> Readings | None:

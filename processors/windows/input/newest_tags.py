@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from headrace.batch import Batch, Int64s
+from headrace.column import Bools
+from processors.windows.arrays import with_room
 from processors.windows.input.groups import Devices
 from processors.windows.time.watermark import NEVER
 
@@ -14,55 +17,68 @@ from processors.windows.time.watermark import NEVER
 class NewestTags(Devices):
     """Devices, and of each tag what the newest reading sent that sent any: whichever came first, or from where."""
 
-    def add(self, name: str, tags: tuple[Any, ...]) -> int:
-        """A slot for a device that was never seen before."""
-        self.tag_times.append([NEVER] * len(self.remembered))
-        return super().add(name, tags)
+    def __init__(self, tags: Sequence[str]) -> None:
+        super().__init__(tags)
+        self.tag_times: dict[str, Int64s] = {tag: np.empty(0, np.int64) for tag in self.remembered}
+        """of each tag the time at which each device sent it, by slot; longer than there are slots"""
 
-    def note_tags(self, batch: Batch, slots: Int64s) -> None:
+    def make_room(self, slots: int) -> None:
+        """Have room for so many slots."""
+        super().make_room(slots)
+        for tag, times_us in self.tag_times.items():
+            self.tag_times[tag] = with_room(times_us, slots, NEVER)
+
+    def drop_tags(self, slots: Int64s) -> None:
+        """Know none of the tags of these devices."""
+        super().drop_tags(slots)
+        for times_us in self.tag_times.values():
+            times_us[slots] = NEVER
+
+    def _note_tag(self, batch: Batch, slots: Int64s, tag: str, counts: Bools | None) -> None:
         """Keep what the readings send, where it is newer than what is known."""
-        if not self.remembered:
-            return
-        order = np.lexsort((batch.ts_us, slots))
-        ordered = slots[order]
-        last = np.ones(len(order), np.bool_)
-        last[:-1] = ordered[1:] != ordered[:-1]
-        carried: dict[str, dict[int, tuple[int, Any]]] = {}
-        for place in order[last].tolist():
-            slot = int(slots[place])
-            for nth, tag in enumerate(self.remembered):
-                value, time_us = batch.value(tag, place), int(batch.ts_us[place])
-                if value is None:
-                    # An older reading of the batch may carry what the newest one leaves out.
-                    if tag not in carried:
-                        carried[tag] = _carried(batch, tag, slots, order)
-                    time_us, value = carried[tag].get(slot, (NEVER, None))
-                self._note(slot, nth, time_us, value)
+        column, ts_us = batch.column(tag), batch.ts_us
+        if column.valid is not None:
+            counts = column.valid if counts is None else counts & column.valid
+        places = np.arange(len(slots)) if counts is None else np.flatnonzero(counts)
+        # All of a device's newest: of those that were sent at one time the greatest counts.
+        newest_us = self.tag_times[tag].copy()
+        np.maximum.at(newest_us, slots[places], ts_us[places])
+        newest = places[ts_us[places] == newest_us[slots[places]]]
+        for place, slot, value in zip(newest.tolist(), slots[newest].tolist(), column.take(newest), strict=True):
+            self._note(slot, tag, int(ts_us[place]), value)
 
     def sent(self, slot: int) -> list[list[Any]]:
         """What a device sent of each tag, with its time."""
-        return [list(one) for one in zip(self.tag_times[slot], self.tags[slot], strict=True)]
+        return [[int(self.tag_times[tag][slot]), self.tags[tag][slot]] for tag in self.remembered]
 
-    def merge(self, name: str, sent: list[list[Any]]) -> int:
-        """Take what another partition has :meth:`sent` of a device; the device's slot."""
+    def slot_of(self, name: str) -> int:
+        """The slot of a device; a new one gets its own."""
         slot = self.slots.get(name)
-        if slot is None:
-            slot = self.add(name, (None,) * len(self.remembered))
-        for nth, (time_us, value) in enumerate(sent):
-            self._note(slot, nth, time_us, value)
-        return slot
+        return self.add(name) if slot is None else slot
 
-    def _note(self, slot: int, nth: int, time_us: int, value: Any) -> None:
-        known_us, known = self.tag_times[slot][nth], self.tags[slot][nth]
+    def merge(self, slot: int, sent: list[list[Any]]) -> None:
+        """Take what another partition has :meth:`sent` of a device."""
+        for tag, (time_us, value) in zip(self.remembered, sent, strict=True):
+            self._note(slot, tag, time_us, value)
+
+    def _note(self, slot: int, tag: str, time_us: int, value: Any) -> None:
+        known_us, known = int(self.tag_times[tag][slot]), self.tags[tag][slot]
         # Of two values sent at one time one must be chosen whichever comes first.
         if value is None or time_us < known_us or (time_us == known_us and str(value) <= str(known)):
             return
-        self.tag_times[slot][nth] = time_us
-        self.tags[slot] = (*self.tags[slot][:nth], value, *self.tags[slot][nth + 1 :])
-        self.renamed.add(slot)
+        self.tag_times[tag][slot] = time_us
+        self.keep_tag(slot, tag, value)
 
+    # State
 
-def _carried(batch: Batch, tag: str, slots: Int64s, order: Int64s) -> dict[int, tuple[int, Any]]:
-    """Of each device the newest time and value of a tag, of the readings that have it."""
-    column, ts_us, of = batch.column(tag).tolist(), batch.ts_us.tolist(), slots.tolist()
-    return {of[place]: (ts_us[place], column[place]) for place in order.tolist() if column[place] is not None}
+    def packed(self, first: int, last: int) -> dict[str, Any]:
+        """The devices of the slots from ``first`` up to ``last``, for MessagePack."""
+        times = [self.tag_times[tag][first:last].astype("<i8").tobytes() for tag in self.remembered]
+        return {**super().packed(first, last), "tag_times": times}
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Take up what was packed, for the slots that follow those that there are."""
+        first = len(self)
+        super().unpack(packed)
+        for tag, times_us in zip(self.remembered, packed["tag_times"], strict=True):
+            self.tag_times[tag][first : len(self)] = np.frombuffer(times_us, "<i8")

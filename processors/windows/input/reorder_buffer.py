@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.arrays import with_room
 from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.readings import Readings
@@ -76,6 +77,16 @@ class ReorderBuffer:
         ranks = np.empty(int(different[-1]) + 1, np.int64)
         ranks[sorted(different.tolist(), key=names.__getitem__)] = np.arange(len(different))
         return ordered.take(np.lexsort((ranks[devices], ts_us, slots)))
+
+    def holds(self, groups: Int64s) -> Bools:
+        """Of which of n groups readings wait."""
+        return self.held.holds(groups)
+
+    def forget(self, groups: Int64s) -> None:
+        """Be as if these groups, of which nothing waits, had never been."""
+        if self._latest_us is not None:
+            known = groups[groups < len(self._latest_us)]
+            self._latest_us[known] = NEVER
 
     def note_latest(self, seen_us: Int64s) -> None:
         """Raise each group's time to that of its latest reading that waits (or has waited, and was seen since)."""

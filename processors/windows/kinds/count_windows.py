@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from headrace.pipeline.model import Count
 from processors.windows.aggregates import Aggregates
 from processors.windows.arrays import heads_of, with_room
@@ -65,6 +66,10 @@ class CountWindows(PaneWindows):
         # The next reading begins a new one.
         self._counted[silent], self.closed[silent] = 0, self._before_all
         return emitted
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups readings have been counted."""
+        return super().holds(groups, unknown_us) | (self._counted[groups] > 0)
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """The open windows of the groups from ``first`` up to ``last``, for MessagePack."""

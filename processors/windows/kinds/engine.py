@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from headrace.pipeline.model import Count, Event, Session, Sliding, State
 from processors.windows.input.readings import Readings
 from processors.windows.kinds.count_windows import CountWindows
@@ -52,6 +53,16 @@ class Engine(Protocol):
     def open_readings(self) -> int:
         """How many readings these hold."""
         ...
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups anything is kept that readings may need which are not late.
+
+        ``unknown_us``: the watermark of what is not known; that of no group is less.
+        """
+        ...
+
+    def forget(self, groups: Int64s) -> None:
+        """Be as if these groups, of which nothing is kept, had never been."""
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""

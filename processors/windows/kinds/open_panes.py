@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.arrays import with_room
 
 _NONE = -1
@@ -60,6 +61,13 @@ class OpenPanes:
             del older[pane]
             if not older:
                 del self._older[slot]
+
+    def any_of(self, slots: Int64s) -> Bools:
+        """Of which of n groups a pane is open."""
+        found: Bools = self._row[slots] != _NONE
+        if self._older:
+            found |= np.fromiter(map(self._older.__contains__, slots.tolist()), np.bool_, len(slots))
+        return found
 
     def rows_of(self, slots: Int64s) -> tuple[Int64s, Int64s]:
         """All rows of these groups, in the order of the groups, and of which of the n groups each is."""

@@ -250,6 +250,14 @@ class PaneWindows:
         """How many readings these hold."""
         return self.rows.readings()
 
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:  # noqa: ARG002 - as the other kinds
+        """Of which of n groups a pane is open."""
+        return self._open.any_of(groups)
+
+    def forget(self, groups: Int64s) -> None:
+        """Know nothing of up to where the windows of these groups have closed: whoever gets a slot begins anew."""
+        self.closed[groups] = self._before_all
+
     def _owners(self, slots: Int64s) -> Int64s:
         """The slots that stand for the whole groups that these are, or are parts of."""
         return slots if self.owner is None else self.owner[slots]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
-from headrace.column import DTYPES, Column, as_array
+from headrace.column import DTYPES, Bools, Column, as_array
 from headrace.field_types import FieldType
 from headrace.pipeline.model import Event, Session, State
 from processors.windows.aggregates import Aggregates
@@ -148,6 +148,15 @@ class SegmentWindows:
     def open_readings(self) -> int:
         """How many readings these hold."""
         return self.rows.readings()
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:  # noqa: ARG002 - as the other kinds
+        """Of which of n groups a window is open."""
+        held: Bools = self.row[groups] >= 0
+        return held
+
+    def forget(self, groups: Int64s) -> None:
+        """Keep no value of these groups."""
+        self._value[groups] = "" if self._value.dtype.kind == "O" else 0
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """The open windows of the groups from ``first`` up to ``last``, for MessagePack."""

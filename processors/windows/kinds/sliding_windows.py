@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.aggregates import Aggregates
 from processors.windows.arrays import heads_of, with_room
 from processors.windows.input.held_readings import HeldReadings
@@ -88,6 +89,20 @@ class SlidingWindows:
     def open_readings(self) -> int:
         """None: the readings that are kept have emitted."""
         return 0
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups later windows may reach back to a reading."""
+        self.tail.note_latest(self._latest_us)  # what was restored
+        latest_us = self._latest_us[groups]
+        held: Bools = (latest_us != NEVER) & (latest_us > unknown_us - self._sliding.size_us)
+        return held
+
+    def forget(self, groups: Int64s) -> None:
+        """Drop the readings of these groups, which no window reaches back to any more."""
+        upto_us = np.full(len(self._latest_us), NEVER, np.int64)
+        upto_us[groups] = self._latest_us[groups]
+        self.tail.drop(upto_us)
+        self._latest_us[groups] = NEVER
 
     def packed(self, first: int, last: int) -> dict[str, Any]:  # noqa: ARG002 - as the other kinds
         """Nothing: the readings that are kept have pieces of their own."""

@@ -23,9 +23,11 @@ from headrace.batch import Batch, Int64s
 from headrace.column import Column
 from processors.windows.aggregates import Partials
 from processors.windows.emission import DueProvisional, Outcome
-from processors.windows.input.groups import Devices, EachDevice, Groups, different, group_name
+from processors.windows.input.forgetting import Forgetting
+from processors.windows.input.groups import Devices, Groups, different, group_name
 from processors.windows.input.held_readings import HeldReadings
 from processors.windows.input.intake import Intake, Judged, Placed, kept_readings
+from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.late import late_of
 from processors.windows.input.newest_tags import NewestTags
 from processors.windows.repartition.pane_parts import LocalPanes
@@ -59,12 +61,12 @@ class Local:
 
     def __init__(self, spec: WindowSpec) -> None:
         self.spec = spec
-        self._groups: Groups = EachDevice(spec.key) if spec.by is None else Groups(spec.by, spec.key)
+        self._by = (spec.key,) if spec.by is None else spec.by
         self.intake = Intake(
             spec,
             Clocks(spec.follows, spec.idle_us, spec.grace_us),
             (NewestTags if spec.by is None else Devices)(spec.remembered_tags),
-            self._groups,
+            None if spec.by is None else Groups(spec.by),
             deduplicates=spec.drop_repeats,
         )
         self.counts = self.intake.counts
@@ -72,6 +74,9 @@ class Local:
         self.held: list[HeldReadings] = []
         self._panes = None if spec.forwards_readings else LocalPanes(spec)
         self._provisional = DueProvisional(spec.emit_us)
+        self._last_seen = LastSeen() if self.intake.groups is not None else None
+        holders = [] if self._panes is None else [self._panes]
+        self._forgetting = Forgetting(self.intake, holders, self._last_seen, self.touched)
         self._kept: list[tuple[Batch, Int64s, Int64s | None]] = []
         """Readings to be forwarded, the slots of their groups, and where the first windows end that they count in."""
         self._made_by = spec.digest
@@ -85,6 +90,9 @@ class Local:
         """
         if not len(batch):
             return Outcome()
+        if not self._kept and not (self._panes is not None and self._panes.forwarded):
+            # What is to be forwarded is named by what is known of it.
+            self._forgetting.forget()
         read = self.counts["read"]
         self.counts["read"] += len(batch)
         batch = self.spec.compute(batch)
@@ -93,6 +101,8 @@ class Local:
         placed = self.intake.place(batch)
         self._make_room()
         judged = self.intake.take(placed, now_us)
+        if self._last_seen is not None:
+            self._last_seen.note(placed.slots, batch.ts_us)
         missing = late_of(self.intake, placed, judged)
         if self._panes is None:
             self._keep(placed, judged)
@@ -128,10 +138,10 @@ class Local:
         if not len(places):
             return
         self.counts["windowed"] += len(places)
-        of = [self._groups.values[slot] for slot in placed.slots[places].tolist()]
+        of = self._values_of(placed.slots[places])
         by = {
             name: Column.of([values[place] for values in of], self.spec.types[name])
-            for place, name in enumerate(self._groups.by)
+            for place, name in enumerate(self._by)
         }
         readings = placed.batch.take(places).with_columns(by)
         self._kept.append((readings, placed.slots[places], self._firsts(placed, places)))
@@ -162,7 +172,7 @@ class Local:
                     yield from ((target, what) for what in _pieces(mine, packed, most))
             self._panes.forwarded.clear()
         for batch, groups, in_time in self._kept:
-            columns = {name: batch.column(name) for name in (*self.spec.forwarded, *self._groups.by)}
+            columns = {name: batch.column(name) for name in (*self.spec.forwarded, *self._by)}
             columns.pop(self.spec.key, None)
             of = self._targets(groups, targets)
             for target in np.unique(of).tolist():
@@ -170,17 +180,22 @@ class Local:
                 yield from ((target, what) for what in _pieces(mine, partial(_kept, batch, columns, in_time), most))
         self._kept.clear()
 
+    def _values_of(self, slots: Int64s) -> list[tuple[Any, ...]]:
+        """What each of n groups is named by."""
+        if self.intake.groups is not None:
+            return list(self.intake.groups.values_of(slots))
+        return [(self.intake.devices.names[slot],) for slot in slots.tolist()]
+
     def _targets(self, slots: Int64s, targets: int) -> Int64s:
-        values = self._groups.values
         each, of = np.unique(slots, return_inverse=True)
-        return np.array([target_of(values[slot], targets) for slot in each.tolist()], np.int64)[of]
+        return np.array([target_of(values, targets) for values in self._values_of(each)], np.int64)[of]
 
     def _packed(self, slots: Int64s, panes: Int64s, firsts: Int64s, partials: Partials, part: Int64s) -> Panes:
         assert self._panes is not None  # noqa: S101 - asked by forwarded() alone
         different, group = np.unique(slots[part], return_inverse=True)
         aggregates, devices = self._panes.rows.aggregates, self.intake.devices
         return Panes(
-            groups=[list(self._groups.values[slot]) for slot in different.tolist()],
+            groups=[list(values) for values in self._values_of(different)],
             group=packed_times(group),
             pane=packed_times(panes[part]),
             first=packed_times(firsts[part]),
@@ -222,6 +237,8 @@ class Local:
     def _make_room(self) -> None:
         if self._panes is not None:
             self._panes.add_groups(self.intake.group_count)
+        if self._last_seen is not None:
+            self._last_seen.add_groups(self.intake.group_count)
 
     def add_groups(self) -> None:
         """Make room for all groups that there are; how far they are follows from the readings."""
@@ -229,10 +246,13 @@ class Local:
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""
-        return {} if self._panes is None else self._panes.packed(first, last)
+        packed = {} if self._panes is None else self._panes.packed(first, last)
+        return packed if self._last_seen is None else {**packed, "last_seen_us": self._last_seen.packed(first, last)}
 
-    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:  # noqa: ARG002 - as Stage
+    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:
         """Take up what was packed of the groups from ``first`` on."""
+        if self._last_seen is not None:
+            self._last_seen.unpack(packed["last_seen_us"], first)
         if self._panes is not None:
             self._panes.unpack(packed, dtypes)
 

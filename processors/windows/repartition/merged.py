@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from headrace.batch import Int64s
 from processors.windows.emission import Emission, Outcome
-from processors.windows.input.groups import Devices, EachDevice, Groups, different
+from processors.windows.input.forgetting import Forgetting, Holder
+from processors.windows.input.groups import Devices, Groups, different
 from processors.windows.input.intake import Intake, Judged, Placed, kept_readings
+from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.late import LateReadings, late_of
 from processors.windows.input.newest_tags import NewestTags
 from processors.windows.input.reorder_buffer import ReorderBuffer
@@ -26,7 +29,7 @@ from processors.windows.repartition.numbered import Numbered
 from processors.windows.repartition.pane_parts import SplitPanes
 from processors.windows.repartition.silences import EndedBySilence
 from processors.windows.repartition.source_clocks import SourceClocks, SourceProgress
-from processors.windows.repartition.update import FIRST, Kept, Panes, Update
+from processors.windows.repartition.update import FIRST, Kept, Panes, Update, times_of
 from processors.windows.spec import WindowSpec
 from processors.windows.stage import gauges_of
 from processors.windows.time.closed_up_to import ClosedUpTo
@@ -61,6 +64,9 @@ class Merged:
         self.touched, self.held = self.windows.touched, self.windows.held
         self._emission = Emission(self.intake, engine)
         self._numbered = Numbered()
+        self._last_seen = LastSeen() if self.intake.groups is not None else None
+        holder: Holder = self.windows if self._parts is None else self._parts
+        self._forgetting = Forgetting(self.intake, [holder], self._last_seen, self.touched)
 
     def _engine(self) -> Engine:
         spec = self.spec
@@ -89,7 +95,7 @@ class Merged:
         if self._parts is not None:
             self.touched.append(self._parts.note_progress(update.source, update.since, update.watermark_us))
         closed += self.windows.advance(np.empty(0, np.int64), self._closed_up_to())
-        return self._emission.outcome(closed, late, now_us)
+        return self._outcome(closed, late, now_us)
 
     def tick(self, now_us: int) -> Outcome:
         """No partition forwards anything at ``now_us`` (and none is behind here): what is open may close by silence."""
@@ -98,7 +104,13 @@ class Merged:
             self.clocks.wait(now_us)
         elif self.clocks.tick(now_us):
             closed = self.windows.advance(np.empty(0, np.int64), self._closed_up_to())
-        return self._emission.outcome(closed, [], now_us)
+        return self._outcome(closed, [], now_us)
+
+    def _outcome(self, closed: list[Emitted], late: list[LateReadings], now_us: int) -> Outcome:
+        outcome = self._emission.outcome(closed, late, now_us)
+        # What has closed is named by what is known of it.
+        self._forgetting.forget()
+        return outcome
 
     def _take_readings(
         self, update: Update, kept: Kept, now_us: int, closed: list[Emitted], late: list[LateReadings]
@@ -113,6 +125,8 @@ class Merged:
         self._make_room()
         self.windows.engine.begin(placed.groups, self._closed_up_to())
         judged = self.intake.take(placed, now_us)
+        if self._last_seen is not None:
+            self._last_seen.note(placed.slots, placed.batch.ts_us)
         if (missing := late_of(self.intake, placed, judged)) is not None:
             late.append(missing)
         closed += self._keep(placed, judged)
@@ -136,8 +150,11 @@ class Merged:
         """Put parts of panes in the place of what their partition collected of them before."""
         parts = self._parts
         assert parts is not None  # noqa: S101 - what the first stage forwards
-        of = parts.slots_of(panes, update, self._devices_of(panes))
+        group, seen_us = times_of(panes.group), times_of(panes.first)
+        of = parts.slots_of(panes, update, self._devices_of(panes, group, seen_us))
         self._make_room()
+        if self._last_seen is not None:
+            self._last_seen.note(of[group], seen_us)
         self.windows.engine.begin(of, self._closed_up_to())
         fresh, late, again = parts.put(panes, of)
         self.counts["read"] += fresh + late + again
@@ -146,16 +163,25 @@ class Merged:
         self.counts["repeated"] += again
         self.touched.append(of)
 
-    def _devices_of(self, panes: Panes) -> list[int]:
-        """The slot of the device that each group is, with what it has sent of its tags; 0 where groups are none."""
-        devices = self.intake.devices
+    def _devices_of(self, panes: Panes, group: Int64s, seen_us: Int64s) -> list[int]:
+        """The slot of the device that each group is, with what it has sent of its tags; 0 where groups are none.
+
+        ``group``, ``seen_us``: of each pane the place of its group, and when that has sent something at the latest.
+        """
+        devices, clocks = self.intake.devices, self.clocks
         if not isinstance(devices, NewestTags):
             return [0] * len(panes.groups)
-        pairs = zip(panes.groups, panes.tags, strict=True)
-        slots = [devices.merge(name, sent) for (name,), sent in pairs]
-        self.clocks.add_devices(len(devices))
-        self.intake.moved.append(np.array(slots, np.int64))
-        return slots
+        listed = [devices.slot_of(name) for (name,) in panes.groups]
+        clocks.add_devices(len(devices))
+        slots = np.array(listed, np.int64)
+        returned = clocks.returned(slots[group], seen_us, self.spec.forget_us)
+        if returned is not None:
+            devices.drop_tags(slots[group[returned]])
+        clocks.note(slots[group], seen_us)
+        for slot, sent in zip(listed, panes.tags, strict=True):
+            devices.merge(slot, sent)
+        self.intake.moved.append(slots)
+        return listed
 
     def _closed_up_to(self) -> ClosedUpTo:
         if self._silences is None:
@@ -172,6 +198,8 @@ class Merged:
 
     def _make_room(self) -> None:
         self.windows.engine.add_groups(self.intake.group_count)
+        if self._last_seen is not None:
+            self._last_seen.add_groups(self.intake.group_count)
         if self._parts is not None:
             self._parts.note_sources(self.clocks.progress)
 
@@ -189,10 +217,13 @@ class Merged:
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""
-        return self.windows.engine.packed(first, last)
+        packed = self.windows.engine.packed(first, last)
+        return packed if self._last_seen is None else {**packed, "last_seen_us": self._last_seen.packed(first, last)}
 
-    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:  # noqa: ARG002 - as Stage
+    def unpack(self, packed: dict[str, Any], first: int, dtypes: dict[str, Any]) -> None:
         """Take up what was packed of the groups from ``first`` on."""
+        if self._last_seen is not None:
+            self._last_seen.unpack(packed["last_seen_us"], first)
         self.windows.engine.unpack(packed, dtypes)
 
     @property
@@ -212,7 +243,7 @@ class Merged:
         self._numbered.following = {source: (since, following) for source, since, following in extra["numbered"]}
 
 
-def _groups_of(spec: WindowSpec) -> Groups:
+def _groups_of(spec: WindowSpec) -> Groups | None:
     if not spec.forwards_readings:
-        return Groups((*((spec.key,) if spec.by is None else spec.by), SOURCE), spec.key)
-    return EachDevice(spec.key) if spec.by is None else Groups(spec.by, spec.key)
+        return Groups((*((spec.key,) if spec.by is None else spec.by), SOURCE))
+    return None if spec.by is None else Groups(spec.by)

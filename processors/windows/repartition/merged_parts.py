@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.arrays import with_room
 from processors.windows.input.groups import Groups
 from processors.windows.repartition.pane_parts import MergedPanes
@@ -31,6 +32,8 @@ class MergedParts:
         """For each slot the one that stands for its whole group."""
         self._known = 0
         """So many slots have been looked at."""
+        self._given: list[int] = []
+        """Of them those that have been given to others since."""
         self._sources: dict[str, int] = {}
         """The number of each source, as it was begun."""
 
@@ -42,7 +45,22 @@ class MergedParts:
 
     def _slot(self, values: tuple[Any, ...], device: int) -> int:
         slot = self._groups.slots.get(values)
-        return self._groups.add(values, device) if slot is None else slot
+        if slot is None:
+            slot = self._groups.add(values, device)
+            if slot < self._known:
+                self._given.append(slot)
+        return slot
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups parts are open; as Holder."""
+        return self.panes.holds(groups, unknown_us)
+
+    def forget(self, groups: Int64s) -> None:
+        """Be as if these groups, of whose parts none is open, had never been."""
+        self.panes.forget(groups)
+        for values in self._groups.values_of(groups):
+            self._owners.pop(values[:-1], None)
+        self._owner[groups] = -1
 
     def put(self, panes: Panes, of: Int64s) -> tuple[int, int, int]:
         """Take a message's parts, ``of`` these slots, in the place of what their partition forwarded of them before.
@@ -55,14 +73,17 @@ class MergedParts:
     def note_sources(self, progress: Mapping[int, SourceProgress]) -> None:
         """Let the windows know which slots are parts of one group and of one source, and how far new sources are."""
         count = len(self._groups)
-        if self._known == count:
+        if self._known == count and not self._given:
             return
         self._owner = with_room(self._owner, count, -1)
         sources = len(self._sources)
-        for slot, values in enumerate(self._groups.values[self._known :], self._known):
-            self._owner[slot] = self._owners.setdefault(values[:-1], slot)
-            self.panes.source[slot] = self._source(values[-1])
+        for slot in (*self._given, *range(self._known, count)):
+            values = self._groups.values[slot]
+            if values is not None:
+                self._owner[slot] = self._owners.setdefault(values[:-1], slot)
+                self.panes.source[slot] = self._source(values[-1])
         self._known = count
+        self._given.clear()
         self.panes.owner = self._owner[:count]
         if len(self._sources) > sources:
             for source, one in progress.items():

@@ -128,6 +128,13 @@ class SplitPanes(TimeWindows):
                 del self._later[slot]
         self.rows.give_back(rows)
 
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups a part is open."""
+        held = super().holds(groups, unknown_us)
+        if self._later:
+            held |= np.fromiter(map(self._later.__contains__, groups.tolist()), np.bool_, len(groups))
+        return held
+
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """The open parts of the groups from ``first`` up to ``last``, for MessagePack."""
         rows = self.rows_of(np.arange(first, last))
@@ -263,6 +270,16 @@ class MergedPanes(SplitPanes):
             self._kept.update(rows[early].tolist())
             over &= ~early
         return over
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups' parts one is open, of any of its partitions, or is not among these: all go at once."""
+        assert self.owner is not None  # noqa: S101 - each slot is a partition's part
+        busy = self.owner >= 0
+        busy[groups] = super().holds(groups, unknown_us)
+        owners = np.zeros(len(self.owner), np.bool_)
+        owners[self.owner[busy]] = True
+        held: Bools = owners[self.owner[groups]]
+        return held
 
     def open_windows(self) -> int:
         """How many parts are open."""

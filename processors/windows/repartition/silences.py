@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.batch import Int64s
+from headrace.column import Bools
 from processors.windows.arrays import heads_of
 from processors.windows.input.last_seen import LastSeen
 from processors.windows.input.readings import Readings
@@ -98,6 +99,15 @@ class EndedBySilence:
     def open_readings(self) -> int:
         """How many readings these hold."""
         return self._engine.open_readings()
+
+    def holds(self, groups: Int64s, unknown_us: int) -> Bools:
+        """Of which of n groups anything is kept."""
+        return self._engine.holds(groups, unknown_us)
+
+    def forget(self, groups: Int64s) -> None:
+        """Be as if these groups, of which nothing is kept, had never been."""
+        self._engine.forget(groups)
+        self._last_seen.us[groups] = NEVER
 
     def packed(self, first: int, last: int) -> dict[str, Any]:
         """What is open of the groups from ``first`` up to ``last``, for MessagePack."""

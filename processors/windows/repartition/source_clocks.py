@@ -122,10 +122,23 @@ class SourceClocks(Clocks):
             return None
         return np.full(len(ts_us), self.slowest_us, np.int64)
 
+    @property
+    def unknown_us(self) -> int:
+        """The watermark of a device that is not known: that of all."""
+        return self.common_us
+
+    def _clock_before(self, ts_us: Int64s) -> Int64s:
+        """The clock before each of n readings, which do not move it."""
+        return np.full(len(ts_us), self.clock_us, np.int64)
+
     def move(self, devices: Int64s, ts_us: Int64s, now_us: int) -> None:
         """Take readings: they tell which are their devices' newest, no more."""
         np.maximum.at(self.progress_us, devices, ts_us)
         self.arrived_us = max(self.arrived_us, now_us)
+
+    def note(self, devices: Int64s, us: Int64s) -> None:
+        """Know how far these devices are at the least."""
+        np.maximum.at(self.progress_us, devices, us)
 
     def wait(self, now_us: int) -> bool:
         """Let the clocks of those that are silent move on; whether they did."""

@@ -53,6 +53,8 @@ class Clocks:
     """the greatest event time"""
     slowest_us: int = NEVER
     """how far all devices are that are not idle; never less than it was"""
+    forgotten_us: int = NEVER
+    """the watermark that devices had when they were forgotten: none has a lesser one, though idle become longer"""
     devices: int = 0
 
     def add_devices(self, devices: int) -> None:
@@ -73,7 +75,12 @@ class Clocks:
     @property
     def common_us(self) -> int:
         """The watermark of all groups alike, where it does not follow each device."""
-        return self._less_grace(self._common_us)
+        return max(self._less_grace(self._common_us), self.forgotten_us)
+
+    @property
+    def unknown_us(self) -> int:
+        """The watermark of a device that is not known; no device has a lesser one."""
+        return max(self.silent_us, self.forgotten_us) if self.follows == "device" else self.common_us
 
     @property
     def partition_us(self) -> int:
@@ -83,7 +90,7 @@ class Clocks:
     def watermark_us(self, devices: Int64s) -> Int64s:
         """The watermark of groups of these devices (which do not matter where all have the same)."""
         if self.follows == "device":
-            return np.maximum(self.progress_us[devices], self._silent_us) - self.grace_us
+            return np.maximum(self.progress_us[devices] - self.grace_us, self.unknown_us)
         return np.full(len(devices), self.common_us, np.int64)
 
     def _less_grace(self, us: int) -> int:
@@ -109,6 +116,8 @@ class Clocks:
             known = self.watermark_us(devices)
             return known if (until_us <= known).any() else None
         met = self._before(devices, ts_us, until_us + self.grace_us)
+        if (until_us <= self.forgotten_us).any():
+            return np.maximum(self.forgotten_us, NEVER if met is None else met - self.grace_us) + np.zeros_like(ts_us)
         return None if met is None else met - self.grace_us
 
     def _before(self, devices: Int64s, ts_us: Int64s, until_us: Int64s) -> Int64s | None:
@@ -165,6 +174,40 @@ class Clocks:
         self.clock_us = clock_us
         self.furthest_us = max(self.furthest_us, clock_us)
         return True
+
+    def silent_devices(self, forget_us: int) -> Int64s:
+        """The devices that have been silent for so long, and whose progress makes no difference to any watermark."""
+        progress = self.progress_us[: self.devices]
+        if self.clock_us == NEVER:
+            return np.empty(0, np.int64)
+        return np.flatnonzero((progress != NEVER) & (progress <= self.clock_us - max(forget_us, self.idle_us)))
+
+    def forget(self, devices: Int64s) -> None:
+        """Know these devices no longer: they were silent, and their watermark is that of any that is not known."""
+        self.note_forgotten()
+        self.progress_us[devices] = NEVER
+
+    def note_forgotten(self) -> None:
+        """Something is forgotten now: what would be late now will be from now on."""
+        self.forgotten_us = max(self.forgotten_us, self.unknown_us)
+
+    def returned(self, devices: Int64s, ts_us: Int64s, forget_us: int) -> Bools | None:
+        """With which of n readings a device comes back that has been silent for so long; None: with none.
+
+        To be called before :meth:`move`.
+        """
+        clock = max(self.clock_us, int(ts_us.max()))
+        before = self.progress_us[devices]
+        if clock - int(ts_us.min()) < forget_us and not ((before <= clock - forget_us) & (before != NEVER)).any():
+            return None
+        before = running_max_before(devices, ts_us, self.progress_us)
+        clocks = self._clock_before(ts_us)
+        returned: Bools = (before != NEVER) & (before <= clocks - forget_us)
+        return returned if returned.any() else None
+
+    def _clock_before(self, ts_us: Int64s) -> Int64s:
+        """The clock before each of n readings."""
+        return before_each(np.maximum.accumulate(ts_us), self.clock_us)
 
     def _find_slowest(self) -> None:
         progress = self.progress_us[: self.devices]
