@@ -9,7 +9,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import columnar, devices, grace, hopping, idle, latency, profile, scale, scan, sink, sliding, soak, tumbling
+from bench import (
+    churn,
+    columnar,
+    devices,
+    grace,
+    hopping,
+    idle,
+    latency,
+    profile,
+    scale,
+    scan,
+    sink,
+    sliding,
+    soak,
+    tumbling,
+)
 from bench.brokers import Broker, broker
 from bench.machine import circumstances
 from bench.measured import Line, append, show
@@ -24,6 +39,7 @@ BENCHES: dict[str, Callable[[Broker, Options, Console], list[Line]]] = {
     "sliding": sliding.run,
     "grace": grace.run,
     "devices": devices.run,
+    "churn": churn.run,
     "scale": scale.run,
     "profile": profile.run,
     "sink": sink.run,

@@ -43,14 +43,20 @@ class Devices:
 
     def add(self, name: str) -> int:
         """A slot for a device that is not known."""
-        slot = self.slots[name] = self.vacant.next(len(self.names))
-        if slot == len(self.names):
-            self.names.append(name)
-            self.make_room(len(self.names))
-        else:
+        self._add_all([name])
+        return self.slots[name]
+
+    def _add_all(self, names: list[str]) -> None:
+        """Slots for devices that are not known."""
+        slots = self.vacant.take(len(names))
+        for name, slot in zip(names, slots, strict=False):
             self.names[slot] = name
-        self._renamed[slot] = True
-        return slot
+        further = names[len(slots) :]
+        slots += range(len(self.names), len(self.names) + len(further))
+        self.names += further
+        self.slots.update(zip(names, slots, strict=True))
+        self.make_room(len(self.names))
+        self._renamed[slots] = True
 
     def make_room(self, slots: int) -> None:
         """Have room for so many slots."""
@@ -63,9 +69,7 @@ class Devices:
         try:
             return batch.devices.looked_up(self.slots)
         except KeyError:
-            for name in dict.fromkeys(batch.devices):
-                if name not in self.slots:
-                    self.add(name)
+            self._add_all([name for name in dict.fromkeys(batch.devices) if name not in self.slots])
             return batch.devices.looked_up(self.slots)
 
     def tags_of(self, slots: Int64s, tag: str) -> list[Any]:

@@ -22,6 +22,12 @@ class VacantSlots:
         """The slot for what is new: a free one, or ``end`` if there is none."""
         return self._slots.pop() if self._slots else end
 
+    def take(self, most: int) -> list[int]:
+        """The lowest free slots, ``most`` of them or as many as there are."""
+        taken = self._slots[len(self._slots) - min(most, len(self._slots)) :]
+        del self._slots[len(self._slots) - len(taken) :]
+        return taken[::-1]
+
     def add(self, slots: Int64s) -> None:
         """These slots are free from now on."""
         self._slots += slots.tolist()
