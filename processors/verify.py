@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -24,23 +25,26 @@ from headrace.errors import HeadraceError, SettingsError, StoreError
 from headrace.event_time import iso, parser
 from headrace.ledger import STARTED_OVER, LedgerReader, Line
 from headrace.pipeline import Pipeline, into
-from headrace.pipeline.model import Time
+from headrace.pipeline.model import Stream, Time, Tumbling
 from headrace.settings import Settings
 from headrace.stores import Store, open_store
 from headrace.topics import ONE_AFTER_ANOTHER, Ends, reader, wait_for_broker
 from headrace.verify import lines_of
 from headrace.verify.windows import closes_windows
 from headrace.waiting import NotYet, Waiting, wait_for
-from processors.recompute.differences import Differences, compared, result_names
+from processors.recompute.differences import Differences, compared, is_compared, result_names
 from processors.recompute.due import due
 from processors.recompute.recompute import recompute
 from processors.stored import StoredStream
+from processors.windows import WindowSpec
 
 LOOK_AGAIN_AFTER_S = (0.5, 1.0, 2.0)
 MOST_TOLD = 20
 """Of so many windows of a stream it is told what differs; the others are counted."""
 SINKS_S = 30.0
 """How long sinks that are behind are waited for."""
+LEFT_OUT = ("late", "corrected", STARTED_OVER)
+"""What a line's counts say of readings that are stored and in no window, and of windows that were never emitted."""
 HOUR_US = 3_600_000_000
 FIRST_US = -(2**61)
 
@@ -63,7 +67,7 @@ class Found:
     span_us: tuple[int, int] | None = None
     """where the differing windows start"""
 
-    def take(self, names: list[str], part: Differences) -> None:
+    def take(self, spec: WindowSpec, part: Differences) -> None:
         """Take what differs in a part of the windows."""
         self.windows += part.compared
         for kind, batch, was in (
@@ -82,14 +86,15 @@ class Found:
                     self.lacking += max(count - stored, 0)
                     self.lagging += stored < count
                 if len(self.differing) < MOST_TOLD:
-                    self.differing.append((group, start_us, _told(kind, names, batch, was, place)))
+                    self.differing.append((group, start_us, _told(kind, spec, batch, was, place)))
 
 
-def _told(kind: str, names: list[str], batch: Batch, was: Batch | None, place: int) -> str:
+def _told(kind: str, spec: WindowSpec, batch: Batch, was: Batch | None, place: int) -> str:
     if kind == "missing":
         return f"is not stored; its {batch.value('count', place)} readings are"
     if kind == "withdrawn" or was is None:
         return f"is stored with {batch.value('count', place)} readings, and is no window of the stored readings"
+    names = [name for name in result_names(spec) if is_compared(spec, name, batch.value("count", place))]
     pairs = [(name, was.value(name, place), batch.value(name, place)) for name in names]
     return ", ".join(f"{name} is {said!r}, computed {right!r}" for name, said, right in pairs if said != right)
 
@@ -98,7 +103,7 @@ def verify_stream(
     stream: StoredStream, clock_us: int, start_us: int, end_us: int, progress: Callable[[Found], None] | None = None
 ) -> Found:
     """Hold the stored windows that start at ``start_us`` <= time < ``end_us`` against the computed ones."""
-    found, names = Found(), result_names(stream.spec)
+    found = Found()
     first_us = stream.first_us()
     # Windows that start in the span hold readings from its beginning on, and as far beyond its end as they reach.
     steps = recompute(
@@ -107,7 +112,7 @@ def verify_stream(
     )  # fmt: skip
     for part, step in compared(stream.spec, steps, stream.windows, start_us, end_us):
         must = due(stream.spec, part.new, clock_us, stream.progress_us)
-        found.take(names, part if must.all() else replace(part, new=part.new.take(np.flatnonzero(must))))
+        found.take(stream.spec, part if must.all() else replace(part, new=part.new.take(np.flatnonzero(must))))
         found.readings += step.readings
         if progress is not None:
             progress(found)
@@ -139,14 +144,29 @@ def run(
     store = open_store(settings.store, readonly=True)
     consumer, ledger = reader(settings.broker, **ONE_AFTER_ANOTHER), LedgerReader(reader(settings.broker), pipeline)
     try:
-        lines = {line.name: line for line in lines_of(Ends(consumer), pipeline, ledger, None) if line.entries
-                 and line.name in pipeline.streams and closes_windows(pipeline, line)}  # fmt: skip
-        _await_sinks(Ends(consumer), store, pipeline, names)
-        verdicts = [_verify(store, pipeline, name, lines.get(name), span, now_us) for name in names]
+        ends = Ends(consumer)
+        lines = [line for line in lines_of(ends, pipeline, ledger, None) if line.stage == "processors"]
+        closing = {
+            line.name: line.watermark_us
+            for line in lines
+            if line.name in pipeline.streams and closes_windows(pipeline, line)
+        }
+        _await_sinks(ends, store, pipeline, names)
+        verdicts, windows = [], 0
+        for name in names:
+            found = _compare(store, pipeline, name, closing.get(name), span, now_us)
+            windows += found.windows
+            # Counted by now is what the windows were found to lack.
+            verdicts.append(_tell(name, found, pipeline, _left_out(lines_of(ends, pipeline, ledger, None), name)))
     finally:
         ledger.close()
         consumer.close()
         store.close()
+    if not windows:
+        raise HeadraceError(
+            "there is no window to compare: none has closed in that time",
+            hint="start the line and let it run for a while, or give another --from and --to",
+        )
     return 0 if all(verdicts) else 1
 
 
@@ -171,16 +191,16 @@ def _await_sinks(ends: Ends, store: Store, pipeline: Pipeline, names: Sequence[s
     wait_for(look, Waiting("the store has them", patience_s=SINKS_S), every_s=0.2)
 
 
-def _verify(store: Store, pipeline: Pipeline, name: str, line: Line | None, span: tuple[int, int], now_us: int) -> bool:
-    """Verify a stream and tell what was found; whether its windows are right."""
+def _compare(
+    store: Store, pipeline: Pipeline, name: str, watermark_us: int | None, span: tuple[int, int], now_us: int
+) -> Found:
+    """Compare a stream's windows up to its watermark, telling how far it is."""
     stream = StoredStream(store, pipeline, name)
-    spec, declared = stream.spec, pipeline.streams[name]
-    if line is None or line.watermark_us is None:
-        print(f"{name}: no window can have closed yet")
-        return True
-    clock_us = line.watermark_us + spec.grace_us
+    if watermark_us is None:
+        return Found()
+    clock_us = watermark_us + stream.spec.grace_us
     oldest_us = now_us - int(pipeline.store.retention) + HOUR_US
-    start_us, end_us = max(span[0], oldest_us), min(span[1], line.watermark_us)
+    start_us, end_us = max(span[0], oldest_us), min(span[1], watermark_us)
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -201,45 +221,53 @@ def _verify(store: Store, pipeline: Pipeline, name: str, line: Line | None, span
             again = verify_stream(stream, clock_us, found.span_us[0], found.span_us[1] + 1)
             again.windows, again.readings = found.windows, found.readings
             found = again
-    return _tell(name, found, line, late=declared.late, started_over=bool(line.counts.get(STARTED_OVER)))
+    return found
 
 
-def _tell(name: str, found: Found, line: Line, *, late: str, started_over: bool) -> bool:
+def _tell(name: str, found: Found, pipeline: Pipeline, left_out: Counter[str]) -> bool:
+    """Tell what was found of a stream; whether its windows are right, or as is declared."""
     print(f"{name}: {found.windows:,} windows of {found.readings:,} stored readings: ", end="")
+    if not found.windows:
+        print("nothing to compare, as none has closed in that time")
+        return True
     if not found.count:
         print("all are as computed again")
         return True
-    print(f"{found.count:,} differ")
-    why, sound = _explained(found, line.counts, late, started_over=started_over)
+    print(f"{found.count:,} differ", flush=True)
+    why, sound = _explained(found, left_out, pipeline.streams[name])
     where = sys.stdout if sound else sys.stderr
     for group, start_us, text in found.differing:
-        print(f"{'note' if sound else 'fault'}: {name} {group} {iso_of(start_us)}: {text}", file=where)
+        [start] = iso(np.array([start_us], np.int64))
+        print(f"{'note' if sound else 'fault'}: {name} {group} {start}: {text}", file=where)
     if found.count > len(found.differing):
         print(f"... and {found.count - len(found.differing):,} more", file=where)
-    if why:
-        print(f"note: {name}: {why}", file=where)
+    print(f"note: {name}: {why}", file=where)
     return sound
 
 
-def _explained(found: Found, counts: Mapping[str, int], late: str, *, started_over: bool) -> tuple[str, bool]:
+def _left_out(lines: Sequence[Line], name: str) -> Counter[str]:
+    """How many of a stream's readings came late or corrected others, in whichever of its stages."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        if (line.stage, line.name) == ("processors", name):
+            counts.update({fate: line.counts.get(fate, 0) for fate in LEFT_OUT})
+    return counts
+
+
+def _explained(found: Found, left_out: Counter[str], stream: Stream) -> tuple[str, bool]:
     """Why they differ, where that can be known, and whether it is as declared."""
-    if started_over:
+    if left_out[STARTED_OVER]:
         return "it was started over, so what was open then was never emitted", True
-    left_out = counts.get("late", 0) + counts.get("corrected", 0)
-    if not left_out:
-        return (
-            "no reading came late and none was corrected, so rows were changed, or lost, after they were stored",
-            False,
-        )
-    why = f"{counts.get('late', 0):,} of its readings came late and {counts.get('corrected', 0):,} corrected others"
-    if found.lagging == found.count or counts.get("corrected", 0):
-        return f"{why}; late = {late!r} leaves its windows without them", True
+    late, corrected = left_out["late"], left_out["corrected"]
+    if not late + corrected:
+        why = "no reading came late and none was corrected, so rows were changed, or lost, after they were stored"
+        return why, False
+    why = f"{late:,} of its readings came late and {corrected:,} corrected others"
+    # Each late reading is missing from one window, where a reading is in no more than one.
+    too_many = isinstance(stream.window, Tumbling) and found.lacking > late + corrected
+    if not too_many and (corrected or found.lagging == found.count):
+        return f"{why}; late = {stream.late!r} leaves its windows without them", True
     return f"{why}, which does not explain all of it: rows were changed, or lost, after they were stored", False
-
-
-def iso_of(us: int) -> str:
-    """A time as it is told."""
-    return iso(np.array([us], np.int64))[0]
 
 
 def _time(text: str | None, now_us: int, flag: str, default: int) -> int:

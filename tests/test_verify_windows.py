@@ -7,14 +7,16 @@ import os
 import sqlite3
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from processor_line import MakeLine, ProcessorLine, fill_the_store, last_readings, making_lines, rooms
+from processor_line import MakeLine, ProcessorLine, Reading, fill_the_store, last_readings, making_lines, rooms
 from warm_start import run
 
+from headrace.pipeline import all_tables
+from headrace.stores import open_store
 from headrace.stores.tdengine.connection import Connection
 from headrace.stores.tdengine.names import quoted, supertable
 from servers.kafka import KafkaPart
@@ -33,9 +35,9 @@ def lines(name: str, tmp_path: Path) -> Iterator[MakeLine]:
         yield make
 
 
-def filled(line: ProcessorLine) -> None:
-    """Run processors and sinks until every reading is in a window and all of it in the store."""
-    line.send([*rooms(DEVICES, READINGS), *last_readings(DEVICES, 120)])
+def filled(line: ProcessorLine, late: Sequence[Reading] = ()) -> None:
+    """Run processors and sinks until every reading has been taken and all of it is in the store."""
+    line.send([*rooms(DEVICES, READINGS), *late, *last_readings(DEVICES, 120)])
     with line.processor() as processor:
         line.await_windows([processor])
         if line.repartition is None:
@@ -79,6 +81,7 @@ TAMPERING = {
         "UPDATE {raw} SET current = 99.5 WHERE _arrival = (SELECT min(_arrival) FROM {raw})", "computed"
     ),
 }  # fmt: skip
+NEWEST_CHANGED = "UPDATE {rows} SET energy_sum = energy_sum + 1 WHERE _arrival = (SELECT max(_arrival) FROM {rows})"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,26 @@ def test_what_was_stored_in_order_is_found_right_and_what_is_tampered_with_is_na
         assert found.returncode == 1, what
         assert told in found.stderr, (what, found.stderr)
         assert "rows were changed, or lost, after they were stored" in found.stderr, what
+
+
+@pytest.mark.parametrize("settings", [{}, {"by": '["room"]'}], ids=["tumbling", "groups"])
+def test_late_readings_explain_what_windows_lack_and_no_more_than_that(
+    settings: dict[str, str], embedded_broker: KafkaPart, lines: MakeLine, tmp_path: Path
+) -> None:
+    line = lines(embedded_broker.address, **settings)
+    on_time = rooms(DEVICES, READINGS)
+    # Of times that nobody has sent, and older than what has closed by then.
+    late = [replace(reading, ts_us=reading.ts_us + 37_000) for reading in on_time[: 3 * DEVICES : DEVICES]]
+    filled(line, late)
+    found = verified(line)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "3 of its readings came late and 0 corrected others" in found.stdout
+    assert "computed" in found.stdout
+    copy = tmp_path / "tampered.db"
+    tampered(line, copy, NEWEST_CHANGED)
+    found = verified(line, store=copy)
+    assert found.returncode == 1
+    assert "which does not explain all of it" in found.stderr
 
 
 def test_what_is_tampered_with_in_tdengine_is_named(
@@ -144,12 +167,14 @@ def test_what_is_tampered_with_in_tdengine_is_named(
     [
         (["nosuch"], "there is no stream 'nosuch'"),
         (["--from", "yesterday"], "--from is 'yesterday', which is no time"),
+        ([], "there is no window to compare"),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_two_lines(
     arguments: list[str], told: str, embedded_broker: KafkaPart, lines: MakeLine
 ) -> None:
     line = lines(embedded_broker.address)
+    open_store(line.settings.store).prepare(list(all_tables(line.pipeline).values()), line.pipeline.store.retention)
     found = verified(line, *arguments)
     assert found.returncode == 2
     first, second = found.stderr.strip().splitlines()

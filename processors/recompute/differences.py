@@ -43,6 +43,11 @@ def result_names(spec: WindowSpec) -> list[str]:
     return ["end", "count", *(f"{m.field}_{aggregate}" for m in spec.measures for aggregate in m.aggregates)]
 
 
+def is_compared(spec: WindowSpec, name: str, count: int) -> bool:
+    """Whether a result's column is compared in a window of so many readings: an estimate is not."""
+    return isinstance(spec.window, Sliding) or count <= EXACT_VALUES or name.rpartition("_")[2] not in RANKS
+
+
 def differences(spec: WindowSpec, computed: Batch, stored: Batch) -> Differences:
     """Hold windows against each other; of both each group and start once."""
     names: dict[str, int] = {}
