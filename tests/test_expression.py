@@ -166,6 +166,13 @@ def test_constants_are_computed_as_documented(text: str, value: Any) -> None:
     assert type(result) is type(value)
 
 
+@pytest.mark.parametrize("condition", ["false", "true", "starts_with('', '')"])
+def test_a_case_of_constants_has_no_value_where_there_is_no_reading(condition: str) -> None:
+    none = batch_of(**{name: [] for name in TYPES})
+    for text in (f"case when {condition} then b end", f"case when b then {condition} else null end"):
+        assert parse(text, TYPES).evaluate(none).tolist() == []
+
+
 def test_a_missing_value_is_null_and_a_null_condition_selects_nothing() -> None:
     batch = batch_of(f=[219.0, None, 231.0])
     assert parse("f > 220", TYPES).evaluate(batch).tolist() == [False, None, True]

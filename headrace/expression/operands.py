@@ -220,6 +220,9 @@ def member_of(known: frozenset[str], *, null_item: bool) -> Kernel:
 def choose(*operands: Column) -> Column:
     """``case``: conditions and results in turn, then what holds otherwise. All results of one kind."""
     values, valid = operands[-1].values, operands[-1].marked
+    if not all(map(len, operands)):
+        # Constants are of one row, and are not to make one where there is none.
+        return Column(values[:0])
     for place in range(len(operands) - 3, -1, -2):
         holds, result = operands[place].values, operands[place + 1]
         if valid is not None or result.marked is not None:

@@ -44,19 +44,25 @@ def keep_running(broker: str, build: Callable[[], MicroBatchApplication]) -> Non
     collect_seldom()
     patience = _Patience(broker)
     while True:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave)
+        _leave_when_asked()
         app: MicroBatchApplication | None = None
         try:
             app = build()
             app.run()
         except (KafkaException, QuixException) as error:
+            # The one that has failed would take note of a signal, and nobody would leave.
+            _leave_when_asked()
             if app is not None and app.asked_to_stop:
                 log.warning("the last commit failed; what it held is read again", extra={"reason": str(error)})
                 return
             patience.failed(error, "starting again from the last commit" if app is not None else "starting again")
         else:
             return
+
+
+def _leave_when_asked() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
 
 
 def start(broker: str, begin: Callable[[], Made]) -> Made:
